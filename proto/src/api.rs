@@ -1,0 +1,41 @@
+//! Types of the REST API, defined once for server, programs and tests.
+//!
+//! A `…Write` is what a caller sends, with unknown members refused; the type without the suffix is
+//! what comes back.
+
+mod connector;
+mod device;
+mod enrollment_key;
+mod explain;
+mod group;
+mod log;
+mod organisation;
+mod page;
+mod policy;
+mod problem;
+mod resource;
+mod site;
+mod token;
+mod user;
+
+pub use connector::{
+    AccessEventBatch, Connector, ConnectorEnroll, ConnectorEnrolled, ConnectorReport,
+    ConnectorToken, ConnectorTokenCreated, ConnectorTokenWrite, ConnectorWrite, SignedToken,
+    StreamEvent,
+};
+pub use device::{
+    ClientEnroll, ClientEnrolled, CredentialIssued, Device, DeviceKind, DeviceState,
+    WireguardDeviceWrite,
+};
+pub use enrollment_key::{EnrollmentKey, EnrollmentKeyCreated, EnrollmentKeyWrite};
+pub use explain::{ExplainRequest, Explanation, PolicyTrace, TraceOutcome};
+pub use group::{Group, GroupWrite};
+pub use log::AuditEvent;
+pub use organisation::{Organisation, OrganisationWrite};
+pub use page::Page;
+pub use policy::{Conditions, Effect, Policy, PolicyWrite, ResourceSelector, SubjectSelector};
+pub use problem::{Problem, ProblemCode};
+pub use resource::{PortFilter, Resource, ResourceWrite};
+pub use site::{Site, SiteWrite};
+pub use token::{ApiToken, ApiTokenCreated, ApiTokenWrite, Scope};
+pub use user::{User, UserWrite};

@@ -1,0 +1,52 @@
+//! The contract between Adit's programs, on one page.
+//!
+//! Three programs speak: the **client** on a laptop, the **connector** beside private services and
+//! the **control plane**. Everything that crosses a wire between them is defined here, once.
+//!
+//! 1. *Join.* A [`JoinToken`] names the control plane's URL, its certificate pin and a secret that
+//!    is consumed by its use. A client joins with `POST /v1/client/enroll`, a connector with
+//!    `POST /v1/connector/enroll`. From then on each authenticates a request to the control plane
+//!    with an [`Assertion`]: a token of one minute, bound to the request, signed by its own key.
+//! 2. *Configure.* The client fetches its [`ClientConfig`] and a [`Credential`]; the connector
+//!    follows `GET /v1/connector/stream` and fetches its [`Bundle`]. All three are [`Signed`] by
+//!    an organisation key.
+//! 3. *Admit.* The client opens a session channel to a connector: TLS with pins both ways, one
+//!    HTTP/2 stream that carries a line of JSON for each [`ClientMessage`] and
+//!    [`ConnectorMessage`].
+//! 4. *Carry.* Packets travel by WireGuard; the connector decides every flow by its bundle and
+//!    reports an [`AccessEvent`].
+//!
+//! The crate is pure: it opens no socket, reads no clock and draws no randomness.
+
+mod assertion;
+mod bundle;
+mod config;
+mod credential;
+mod event;
+mod id;
+mod join_token;
+mod key;
+mod port;
+mod reason;
+mod session;
+mod signed;
+mod timestamp;
+
+pub mod api;
+
+pub use assertion::{Assertion, AssertionError, AssertionSubject, sha256_base64url};
+pub use bundle::{Bundle, BundleError, Revocation, RevokedSubject, WireguardDevice};
+pub use config::{ClientConfig, ConnectorOnClient, ResourceOnClient, SiteOnClient};
+pub use credential::{Confirmation, Credential, CredentialError, NumericDate};
+pub use event::{AccessEvent, FlowTuple, Verdict};
+pub use id::{
+    ApiTokenId, ConnectorId, ConnectorTokenId, DeviceId, EnrollmentKeyId, EventId, GroupId,
+    IdError, OrganisationId, PolicyId, ResourceId, SessionId, SiteId, UserId,
+};
+pub use join_token::{JoinToken, JoinTokenError, JoinTokenKind};
+pub use key::{KeyError, OrganisationKey, Pin, WireguardPublicKey};
+pub use port::{PortRange, PortRangeError, Protocol};
+pub use reason::Reason;
+pub use session::{ClientMessage, ConnectorMessage, MAX_SESSION_LINE_LEN, SESSION_PATH};
+pub use signed::{Signed, SignedError, SigningKey, TokenType};
+pub use timestamp::{Timestamp, TimestampError};

@@ -1,0 +1,150 @@
+//! Why a flow was let through or not: stable codes, each with a remedy.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A stable code for the outcome of a decision. Codes are never renamed and never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// A policy permits it and none forbids it.
+    PolicyPermits,
+    /// A policy forbids it.
+    PolicyForbids,
+    /// No policy permits it.
+    NoPolicyPermits,
+    /// A policy could not be evaluated, so nothing is permitted.
+    PolicyError,
+    /// No resource has this address, protocol and port.
+    ResourceUnknown,
+    /// The resource belongs to another site.
+    ResourceElsewhere,
+    /// An address that is never forwarded to unless a resource names it alone.
+    AddressReserved,
+    /// The source address belongs to another device.
+    SourceSpoofed,
+    /// A protocol that cannot be a flow, or a packet too broken to tell.
+    PacketUnsupported,
+    /// A packet toward a device that answers no live flow.
+    FlowUnknown,
+    /// The connector holds as many flows as it may.
+    FlowTableFull,
+    /// The credential is not one that this organisation signed for this device key.
+    CredentialInvalid,
+    /// The credential has expired.
+    CredentialExpired,
+    /// The device waits for approval.
+    DevicePending,
+    /// Access of the device was revoked.
+    DeviceRevoked,
+    /// The user is disabled or was signed out.
+    UserRevoked,
+    /// The connector has not heard from the control plane for too long.
+    BundleStale,
+}
+
+impl Reason {
+    /// Every code, in the order of the documentation.
+    pub const ALL: [Self; 17] = [
+        Self::PolicyPermits,
+        Self::PolicyForbids,
+        Self::NoPolicyPermits,
+        Self::PolicyError,
+        Self::ResourceUnknown,
+        Self::ResourceElsewhere,
+        Self::AddressReserved,
+        Self::SourceSpoofed,
+        Self::PacketUnsupported,
+        Self::FlowUnknown,
+        Self::FlowTableFull,
+        Self::CredentialInvalid,
+        Self::CredentialExpired,
+        Self::DevicePending,
+        Self::DeviceRevoked,
+        Self::UserRevoked,
+        Self::BundleStale,
+    ];
+
+    /// The code itself, as it stands in logs and answers.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::PolicyPermits => "policy-permits",
+            Self::PolicyForbids => "policy-forbids",
+            Self::NoPolicyPermits => "no-policy-permits",
+            Self::PolicyError => "policy-error",
+            Self::ResourceUnknown => "resource-unknown",
+            Self::ResourceElsewhere => "resource-elsewhere",
+            Self::AddressReserved => "address-reserved",
+            Self::SourceSpoofed => "source-spoofed",
+            Self::PacketUnsupported => "packet-unsupported",
+            Self::FlowUnknown => "flow-unknown",
+            Self::FlowTableFull => "flow-table-full",
+            Self::CredentialInvalid => "credential-invalid",
+            Self::CredentialExpired => "credential-expired",
+            Self::DevicePending => "device-pending",
+            Self::DeviceRevoked => "device-revoked",
+            Self::UserRevoked => "user-revoked",
+            Self::BundleStale => "bundle-stale",
+        }
+    }
+
+    /// One sentence for the person at the laptop: what this means and what to do next.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::PolicyPermits => "Nothing stands in the way here; look at the service itself.",
+            Self::PolicyForbids => "A policy forbids this; ask an administrator about the policy.",
+            Self::NoPolicyPermits => "No policy permits this; ask an administrator for access.",
+            Self::PolicyError => "A policy is broken; tell an administrator the policy's id.",
+            Self::ResourceUnknown => {
+                "No resource has this address and port; run `adit resources` to see those you may \
+                 use."
+            }
+            Self::ResourceElsewhere => {
+                "This resource belongs to another site; run `adit down` and `adit up` to fetch the \
+                 routes anew."
+            }
+            Self::AddressReserved => {
+                "Loopback, link-local and multicast addresses are refused; an administrator can \
+                 make a resource of exactly this address."
+            }
+            Self::SourceSpoofed => {
+                "A packet left with an address that is not this device's; look for a virtual \
+                 machine or container that shares the tunnel."
+            }
+            Self::PacketUnsupported => "Only TCP, UDP and ICMP echo pass the tunnel.",
+            Self::FlowUnknown => "This answers no live connection; connect again.",
+            Self::FlowTableFull => "The connector is full; try again in a minute.",
+            Self::CredentialInvalid => {
+                "The device's credential is not valid here; run `adit enroll` anew."
+            }
+            Self::CredentialExpired => {
+                "The device's credential has expired; run `adit status` to see whether the control \
+                 plane can be reached."
+            }
+            Self::DevicePending => "The device waits for approval; ask an administrator.",
+            Self::DeviceRevoked => "Access of this device was revoked; ask an administrator.",
+            Self::UserRevoked => "Access of this user was revoked; ask an administrator.",
+            Self::BundleStale => "The connector has lost its control plane; tell an administrator.",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_what_goes_over_the_wire() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.code()));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the end-to-end tests need inside a host. Prints JSON lines, see [`event::print`].
+
+mod download;
+mod event;
+mod hold;
+mod http;
+mod packet_socket;
+mod raw;
+mod serve;
+mod sniff;
+mod transfer;
+mod udp;
+
+use std::{net::IpAddr, process::ExitCode};
+
+use clap::Parser;
+
+/// Servers, clients and sniffers for the end-to-end tests.
+#[derive(Parser)]
+enum Cli {
+    /// Serve TCP: echo, or send forever.
+    TcpServe(serve::Args),
+    /// Connect, send a text, print the answer.
+    TcpAsk(download::AskArgs),
+    /// Read from a TCP server until it ends, printing progress.
+    TcpDownload(download::Args),
+    /// Send datagrams back.
+    UdpServe(udp::ServeArgs),
+    /// Send datagrams and count the answers.
+    UdpPing(udp::PingArgs),
+    /// Serve one web page.
+    HttpServe(http::Args),
+    /// Serve checked transfers.
+    TransferServe(transfer::ServeArgs),
+    /// Download pseudo-random bytes and compare checksums.
+    Download(transfer::Args),
+    /// Upload pseudo-random bytes and compare checksums.
+    Upload(transfer::Args),
+    /// Send a packet with any source address.
+    SendRaw(raw::Args),
+    /// Count packets that contain a marker.
+    Sniff(sniff::Args),
+    /// Make a world and keep it until killed.
+    HoldWorld,
+}
+
+/// Where a server listens; the kernel chooses the port.
+#[derive(clap::Args)]
+struct Bind {
+    /// Address to listen on.
+    #[arg(long)]
+    bind: IpAddr,
+    /// Port to listen on; chosen by the kernel if not given.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse() {
+        Cli::TcpServe(args) => serve::run(args),
+        Cli::TcpAsk(args) => download::ask(&args),
+        Cli::TcpDownload(args) => download::run(&args),
+        Cli::UdpServe(args) => udp::serve(&args),
+        Cli::UdpPing(args) => udp::ping(&args),
+        Cli::HttpServe(args) => http::run(args),
+        Cli::TransferServe(args) => transfer::serve(&args),
+        Cli::Download(args) => transfer::download(&args),
+        Cli::Upload(args) => transfer::upload(&args),
+        Cli::SendRaw(args) => raw::run(&args),
+        Cli::Sniff(args) => sniff::run(&args),
+        Cli::HoldWorld => hold::run(),
+    };
+
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,16 @@
+use std::{env, path::PathBuf};
+
+/// Returns the path of a program of this workspace, built beside the running executable.
+///
+/// # Panics
+///
+/// When it has not been built.
+#[must_use]
+#[track_caller]
+pub fn binary(name: &str) -> PathBuf {
+    let current = env::current_exe().expect("Linux knows the running executable");
+    // Test executables are in target/debug/deps, programs one level above.
+    let found = current.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|p| p.is_file());
+
+    found.unwrap_or_else(|| panic!("{name} is not built: run `cargo xtask test`"))
+}

@@ -1,0 +1,48 @@
+use crate::{End, Host};
+
+impl Host {
+    /// Rewrites the source of whatever leaves by this end to the end's own address, as a home
+    /// router does, and drops what comes in by it without having been asked for.
+    ///
+    /// # Panics
+    ///
+    /// When `outside` belongs to another host.
+    #[track_caller]
+    pub fn nat(&self, outside: &End) {
+        assert_eq!(self.name(), outside.host().name(), "a host masquerades its own interfaces");
+
+        let interface = outside.interface();
+        self.command("nft")
+            .args(["-f", "-"])
+            .stdin(format!(
+                r#"table inet nat-{interface} {{
+                    chain postrouting {{
+                        type nat hook postrouting priority srcnat
+                        oifname "{interface}" masquerade
+                    }}
+                    chain forward {{
+                        type filter hook forward priority filter
+                        iifname "{interface}" ct state != {{ established, related }} drop
+                    }}
+                }}"#
+            ))
+            .check();
+    }
+
+    /// Drops a share of what arrives at this end, in thousandths.
+    #[track_caller]
+    pub fn lose(&self, at: &End, thousandths: u16) {
+        let interface = at.interface();
+        self.command("nft")
+            .args(["-f", "-"])
+            .stdin(format!(
+                r#"table netdev lose-{interface} {{
+                    chain ingress {{
+                        type filter hook ingress device "{interface}" priority 0
+                        numgen random mod 1000 < {thousandths} drop
+                    }}
+                }}"#
+            ))
+            .check();
+    }
+}
