@@ -95,6 +95,17 @@ impl Assertion {
         token
     }
 
+    /// Whether a key that someone joins with can verify assertions at all.
+    ///
+    /// # Errors
+    ///
+    /// [`AssertionError::Key`].
+    pub fn validate_key(spki_der: &[u8]) -> Result<(), AssertionError> {
+        VerifyingKey::from_public_key_der(spki_der)
+            .map(|_key| ())
+            .map_err(|_error| AssertionError::Key)
+    }
+
     /// Reads who claims to have signed, in order to look up the key. Proves nothing.
     ///
     /// # Errors
@@ -213,6 +224,12 @@ mod tests {
         let token = assertion().sign(&key(2));
         let result = verify(&token, "/v1/client/credential", b"{}", 1_000_000);
         assert_eq!(result, Err(AssertionError::BadSignature));
+    }
+
+    #[test]
+    fn only_a_p_256_key_can_verify_assertions() {
+        assert_eq!(Assertion::validate_key(&spki(&key(1))), Ok(()));
+        assert_eq!(Assertion::validate_key(b"key"), Err(AssertionError::Key));
     }
 
     #[test]
