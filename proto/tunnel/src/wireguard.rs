@@ -14,14 +14,17 @@
 mod allowed_ips;
 mod drop_reason;
 mod message;
+mod outbox;
 mod peer;
 mod secret;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod waiting;
 
 pub use drop_reason::{DropCounters, DropReason};
 pub use message::DATA_OVERHEAD;
+pub use outbox::{Transmit, TunnelEvent};
 pub use peer::PeerStatus;
 pub use secret::WireguardSecret;
-pub use tunnel::{PeerConfig, PeerId, Received, Sealed, Transmit, Tunnel, TunnelEvent, UpsertError};
+pub use tunnel::{PeerConfig, PeerId, Received, Sealed, Tunnel, UpsertError};

@@ -19,7 +19,13 @@ pub(super) fn transport_checksum(
         IpAddr::V4(address) => sum(&address.octets()),
         IpAddr::V6(address) => sum(&address.octets()),
     };
-    !fold(address(source) + address(destination) + u64::from(protocol) + body.len() as u64 + sum(body))
+    !fold(
+        address(source)
+            + address(destination)
+            + u64::from(protocol)
+            + body.len() as u64
+            + sum(body),
+    )
 }
 
 /// Adds 16-bit words; 64 bits hold the carries of any packet.

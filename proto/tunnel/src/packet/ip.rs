@@ -62,8 +62,7 @@ impl IpHeader {
         if header_len < IPV4_HEADER_LEN {
             return Err(PacketError::HeaderLength);
         }
-        let options =
-            bytes.get(IPV4_HEADER_LEN..header_len).ok_or(PacketError::Truncated)?;
+        let options = bytes.get(IPV4_HEADER_LEN..header_len).ok_or(PacketError::Truncated)?;
         refuse_ipv4_source_route(options)?;
 
         let total_len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));

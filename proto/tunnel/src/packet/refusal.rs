@@ -149,8 +149,28 @@ fn ipv4_header(
     let total_len = u16::try_from(IPV4_HEADER_LEN + body_len).ok()?;
     let [len_high, len_low] = total_len.to_be_bytes();
     const DO_NOT_FRAGMENT: u8 = 0x40;
-    let mut header: [u8; IPV4_HEADER_LEN] =
-        [0x45, 0, len_high, len_low, 0, 0, DO_NOT_FRAGMENT, 0, HOP_LIMIT, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut header: [u8; IPV4_HEADER_LEN] = [
+        0x45,
+        0,
+        len_high,
+        len_low,
+        0,
+        0,
+        DO_NOT_FRAGMENT,
+        0,
+        HOP_LIMIT,
+        protocol,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
     let [sum_high, sum_low] = checksum(&header).to_be_bytes();

@@ -38,7 +38,12 @@ pub(crate) fn echo(source: &str, destination: &str, is_request: bool, identifier
         (false, false) => (ICMPV6, 129),
     };
     let [high, low] = identifier.to_be_bytes();
-    packet(source, destination, protocol, vec![kind, 0, 0, 0, high, low, 0, 1, b'p', b'i', b'n', b'g'])
+    packet(
+        source,
+        destination,
+        protocol,
+        vec![kind, 0, 0, 0, high, low, 0, 1, b'p', b'i', b'n', b'g'],
+    )
 }
 
 pub(crate) fn packet(source: &str, destination: &str, protocol: u8, body: Vec<u8>) -> Vec<u8> {

@@ -171,10 +171,8 @@ fn icmp_transport(protocol: u8, fixed: &[u8; ICMP_HEADER_LEN]) -> Transport {
 /// The flow of a packet of which only the first eight bytes behind the IP header are known.
 pub(super) fn quoted_ports(header: &IpHeader, body: &[u8]) -> Option<FlowTuple> {
     let fixed: &[u8; ICMP_HEADER_LEN] = body.first_chunk()?;
-    let ports = (
-        u16::from_be_bytes([fixed[0], fixed[1]]),
-        u16::from_be_bytes([fixed[2], fixed[3]]),
-    );
+    let ports =
+        (u16::from_be_bytes([fixed[0], fixed[1]]), u16::from_be_bytes([fixed[2], fixed[3]]));
     let identifier = u16::from_be_bytes([fixed[4], fixed[5]]);
     let is_ipv4 = matches!(header.source, IpAddr::V4(_));
     let (protocol, (source_port, destination_port)) = match header.protocol {

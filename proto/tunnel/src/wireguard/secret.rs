@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn the_first_key_pair_of_rfc_7748_has_its_public_half() {
         // RFC 7748 §6.1.
-        let secret: WireguardSecret = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap();
+        let secret: WireguardSecret =
+            "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap();
         assert_eq!(secret.public_key().to_string(), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
     }
 

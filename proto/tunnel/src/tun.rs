@@ -1,0 +1,182 @@
+//! The TUN device: packets to and from the kernel.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+use tun::AbstractDevice as _;
+
+/// Why there is no TUN device.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The kernel has no TUN driver, or the container does not show it.
+    #[error(
+        "/dev/net/tun is missing; run `modprobe tun`, or give the container the device \
+         /dev/net/tun"
+    )]
+    Missing,
+    /// The process may not create network interfaces.
+    #[error("no permission to create interface {name}; run as root or with CAP_NET_ADMIN")]
+    Privileges {
+        /// Which interface.
+        name: String,
+    },
+    /// Another process holds the interface.
+    #[error("interface {name} is in use; stop the program that holds it or choose another name")]
+    Busy {
+        /// Which interface.
+        name: String,
+    },
+    /// The name cannot be that of a TUN device.
+    #[error(
+        "interface {name} cannot be created: choose a name of 1 to 15 characters that no other \
+         kind of interface has"
+    )]
+    Name {
+        /// Which interface.
+        name: String,
+    },
+    /// Anything else.
+    #[error("failed to create interface {name}")]
+    Io {
+        /// Which interface.
+        name: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+/// A TUN device that reads and writes single packets without blocking.
+///
+/// Addresses, routes and the state of the link are its owner's business. The interface vanishes
+/// when this is dropped.
+pub struct TunDevice {
+    device: tun::Device,
+    name: String,
+    index: u32,
+}
+
+impl TunDevice {
+    /// Creates the interface `name` with this MTU. It is down and has no addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`TunError`] says what is in the way and what to do about it.
+    pub fn try_open(name: &str, mtu: u16) -> Result<Self, TunError> {
+        const MAX_NAME_LEN: usize = 15;
+        let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b'%';
+        if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_name) {
+            return Err(TunError::Name { name: name.to_owned() });
+        }
+        let mut configuration = tun::Configuration::default();
+        configuration.tun_name(name).mtu(mtu);
+        let device = tun::create(&configuration).map_err(|error| tun_error(name, error))?;
+        let io_error = |source| TunError::Io { name: name.to_owned(), source };
+        device.set_nonblock().map_err(io_error)?;
+        let index = device.tun_index().map_err(|error| tun_error(name, error))?;
+        let index = u32::try_from(index).map_err(|error| io_error(io::Error::other(error)))?;
+        Ok(Self { device, name: name.to_owned(), index })
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index, as netlink wants it.
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The next packet from the kernel, or none if none waits.
+    ///
+    /// # Errors
+    ///
+    /// When the device is gone.
+    pub fn read_packet<'b>(&self, into: &'b mut [u8]) -> io::Result<Option<&'b mut [u8]>> {
+        match retry_if_interrupted(|| self.device.recv(into)) {
+            Ok(len) => Ok(into.get_mut(..len)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands a packet to the kernel. False: the kernel did not take it, since its queue is full,
+    /// the interface is down or the packet is none.
+    ///
+    /// # Errors
+    ///
+    /// When the device is gone.
+    pub fn write_packet(&self, packet: &[u8]) -> io::Result<bool> {
+        match retry_if_interrupted(|| self.device.send(packet)) {
+            Ok(_len) => Ok(true),
+            Err(error) => match error.raw_os_error() {
+                Some(
+                    libc::EAGAIN
+                    | libc::EIO
+                    | libc::EINVAL
+                    | libc::ENOBUFS
+                    | libc::ENOMEM
+                    | libc::ENETDOWN,
+                ) => Ok(false),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+impl AsFd for TunDevice {
+    #[expect(unsafe_code, reason = "the tun crate shows its descriptor only as a number")]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as `self.device`, which the result borrows.
+        unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) }
+    }
+}
+
+fn retry_if_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn tun_error(name: &str, error: tun::Error) -> TunError {
+    let name = name.to_owned();
+    let source = io::Error::from(error);
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::Missing,
+        Some(libc::EPERM | libc::EACCES) => TunError::Privileges { name },
+        Some(libc::EBUSY) => TunError::Busy { name },
+        Some(libc::EINVAL | libc::EEXIST) => TunError::Name { name },
+        _ => TunError::Io { name, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_interface_can_have_is_refused() {
+        for name in ["", "a-name-of-16-chr", "with space", "a/b", "adit%d"] {
+            assert!(
+                matches!(TunDevice::try_open(name, 1280), Err(TunError::Name { .. })),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_of_the_kernel_say_what_to_do() {
+        let error = |errno| {
+            let error = tun::Error::Io(io::Error::from_raw_os_error(errno));
+            tun_error("adit0", error).to_string()
+        };
+        assert!(error(libc::ENOENT).contains("modprobe tun"));
+        assert!(error(libc::EPERM).contains("CAP_NET_ADMIN"));
+        assert!(error(libc::EBUSY).contains("adit0 is in use"));
+    }
+}

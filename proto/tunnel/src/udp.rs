@@ -1,0 +1,161 @@
+//! The UDP socket: datagrams to and from the network, many for each system call.
+
+mod batch;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket},
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use quinn_udp::{Transmit, UdpSocketState};
+use tracing::{debug, trace};
+
+pub use batch::{Datagram, ReceiveBatch};
+
+use crate::Endpoint;
+
+/// Why there is no UDP socket.
+#[derive(Debug, thiserror::Error)]
+pub enum UdpError {
+    /// Another process listens there.
+    #[error("udp port {} is in use on {}; stop the program that holds it or choose another port", .address.port(), .address.ip())]
+    InUse {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Ports below 1024 are for the privileged.
+    #[error("no permission to listen on udp {address}; run as root or with CAP_NET_BIND_SERVICE")]
+    Privileges {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The address is no address of this host.
+    #[error("{} is not an address of this host", .address.ip())]
+    NotLocal {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Anything else.
+    #[error("failed to listen on udp {address}")]
+    Io {
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+/// What became of a datagram that was to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// The kernel took it.
+    Sent,
+    /// The socket is full; the datagram is dropped.
+    Full,
+    /// It is longer than the path allows; the datagram is dropped.
+    TooBig,
+    /// The network says no, for now at least; the datagram is dropped.
+    Unreachable,
+}
+
+/// A UDP socket that never blocks and never fragments.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: StdUdpSocket,
+    state: UdpSocketState,
+    local_address: SocketAddr,
+}
+
+impl UdpSocket {
+    /// Listens on `address`. `[::]` means IPv4 too; where the host has no IPv6, it means IPv4.
+    ///
+    /// # Errors
+    ///
+    /// [`UdpError`] says what is in the way and what to do about it.
+    pub fn try_bind(address: SocketAddr) -> Result<Self, UdpError> {
+        open::open(address).map_err(|source| match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => UdpError::InUse { address },
+            Some(libc::EPERM | libc::EACCES) => UdpError::Privileges { address },
+            Some(libc::EADDRNOTAVAIL) => UdpError::NotLocal { address },
+            _ => UdpError::Io { address, source },
+        })
+    }
+
+    /// Where it listens, with the port that the kernel chose if none was asked for.
+    pub const fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Fills `batch` with what waits. False: nothing waits.
+    ///
+    /// # Errors
+    ///
+    /// Only when the socket itself is broken. Errors that the network reports, such as an
+    /// unreachable port, belong to some datagram sent before and do not stop the reader.
+    pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<bool> {
+        /// Each error takes one report from the socket; a flood of them must not hold the caller.
+        const MAX_ERRORS: usize = 16;
+
+        for _ in 0..MAX_ERRORS {
+            match batch.receive(&self.state, (&self.socket).into(), self.answers_from_local()) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL) => {
+                        return Err(error);
+                    }
+                    _ => trace!(%error, "Network reported an error"),
+                },
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends one datagram.
+    pub fn send(&self, to: Endpoint, datagram: &[u8]) -> SendOutcome {
+        let destination = match (self.local_address, to.remote()) {
+            (SocketAddr::V6(_), SocketAddr::V4(remote)) => {
+                SocketAddr::new(IpAddr::V6(remote.ip().to_ipv6_mapped()), remote.port())
+            }
+            (_, remote) => remote,
+        };
+        let transmit = Transmit {
+            destination,
+            ecn: None,
+            contents: datagram,
+            segment_size: None,
+            src_ip: to.local(),
+        };
+        let mut result = self.state.try_send((&self.socket).into(), &transmit);
+        if result.is_err() && to.local().is_some() {
+            // The address may be gone; then the kernel's choice is as good as any.
+            let transmit = Transmit { src_ip: None, ..transmit };
+            result = self.state.try_send((&self.socket).into(), &transmit);
+        }
+        let Err(error) = result else { return SendOutcome::Sent };
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendOutcome::Full,
+            Some(libc::EMSGSIZE) => SendOutcome::TooBig,
+            _ => {
+                debug!(dst = %to, %error, "Failed to send a datagram");
+                SendOutcome::Unreachable
+            }
+        }
+    }
+
+    /// A socket on all addresses must answer from the one that was asked, or NATs and firewalls on
+    /// the way drop the answer.
+    const fn answers_from_local(&self) -> bool {
+        self.local_address.ip().is_unspecified()
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

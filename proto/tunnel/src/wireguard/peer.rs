@@ -1,0 +1,424 @@
+//! One peer: its keys and timers are boringtun's, everything that keeps them safe is here.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use adit_proto::WireguardPublicKey;
+use boringtun::noise::{Tunn, TunnResult, errors::WireGuardError};
+use ipnet::IpNet;
+
+use super::{
+    DropReason, PeerId, TunnelEvent,
+    message::{DATA_OVERHEAD, MAX_DATAGRAM_LEN, MIN_BUFFER_LEN},
+    outbox::Outbox,
+    waiting::WaitingPackets,
+};
+use crate::Endpoint;
+
+/// boringtun's clock moves only in `update_timers`, so that runs at least this often, and before
+/// the first use after idling.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+
+/// WireGuard whitepaper §6.1: after so long without an answer, waiting packets are given up.
+const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
+
+/// What is known of a peer at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who it is.
+    pub public_key: WireguardPublicKey,
+    /// Where it was last, or where it is said to be.
+    pub endpoint: Option<Endpoint>,
+    /// When the last handshake was confirmed.
+    pub last_handshake: Option<Instant>,
+    /// Whether packets can go to it at once.
+    pub established: bool,
+    /// Inner packets from it.
+    pub received_packets: u64,
+    /// Inner bytes from it.
+    pub received_bytes: u64,
+    /// Inner packets to it.
+    pub sent_packets: u64,
+    /// Inner bytes to it.
+    pub sent_bytes: u64,
+}
+
+/// What opening a datagram of data gave.
+pub(super) enum Opened<'a> {
+    Packet { packet: &'a mut [u8], source: IpAddr },
+    Keepalive,
+    Dropped(DropReason),
+}
+
+/// What sealing a packet gave.
+pub(super) enum SealedByPeer<'a> {
+    Datagram { to: Endpoint, bytes: &'a mut [u8] },
+    Waiting,
+    Dropped(DropReason),
+}
+
+pub(super) struct Peer {
+    id: PeerId,
+    public_key: WireguardPublicKey,
+    allowed_ips: Vec<IpNet>,
+    tunn: Tunn,
+    endpoint: Option<Endpoint>,
+    /// The endpoint as last configured: only another one overrides what the peer proved.
+    configured_endpoint: Option<SocketAddr>,
+    keepalive: Option<Duration>,
+    /// Whether boringtun has keys to send with. INVARIANT: while this is false nothing is handed
+    /// to `Tunn::encapsulate`, whose own queue counts packets, not bytes.
+    established: bool,
+    /// Our indexes of the confirmed sessions, the newest first.
+    sessions: [Option<u32>; 2],
+    last_handshake: Option<Instant>,
+    /// Since when a handshake is wanted that has not come about.
+    trying_since: Option<Instant>,
+    waiting: WaitingPackets,
+    last_sent: Instant,
+    ticked_at: Instant,
+    received_packets: u64,
+    received_bytes: u64,
+    sent_packets: u64,
+    sent_bytes: u64,
+}
+
+impl Peer {
+    pub(super) fn new(
+        id: PeerId,
+        public_key: WireguardPublicKey,
+        tunn: Tunn,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            public_key,
+            allowed_ips: Vec::new(),
+            tunn,
+            endpoint: None,
+            configured_endpoint: None,
+            keepalive: None,
+            established: false,
+            sessions: [None; 2],
+            last_handshake: None,
+            trying_since: None,
+            waiting: WaitingPackets::default(),
+            last_sent: now,
+            ticked_at: now,
+            received_packets: 0,
+            received_bytes: 0,
+            sent_packets: 0,
+            sent_bytes: 0,
+        }
+    }
+
+    pub(super) const fn id(&self) -> PeerId {
+        self.id
+    }
+
+    pub(super) const fn public_key(&self) -> WireguardPublicKey {
+        self.public_key
+    }
+
+    pub(super) fn allowed_ips(&self) -> &[IpNet] {
+        &self.allowed_ips
+    }
+
+    pub(super) const fn status(&self) -> PeerStatus {
+        PeerStatus {
+            public_key: self.public_key,
+            endpoint: self.endpoint,
+            last_handshake: self.last_handshake,
+            established: self.established,
+            received_packets: self.received_packets,
+            received_bytes: self.received_bytes,
+            sent_packets: self.sent_packets,
+            sent_bytes: self.sent_bytes,
+        }
+    }
+
+    pub(super) fn configure(
+        &mut self,
+        allowed_ips: Vec<IpNet>,
+        endpoint: Option<SocketAddr>,
+        keepalive: Option<Duration>,
+    ) {
+        self.allowed_ips = allowed_ips;
+        self.keepalive = keepalive;
+        if endpoint.is_some() && endpoint != self.configured_endpoint {
+            self.endpoint = endpoint.map(Endpoint::from);
+        }
+        self.configured_endpoint = endpoint;
+    }
+
+    /// Answers an initiation whose static key is this peer's. The answer goes where the initiation
+    /// came from; the endpoint stays.
+    pub(super) fn handle_initiation(
+        &mut self,
+        from: Endpoint,
+        datagram: &[u8],
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.wake_up(scratch, out, now);
+        match self.tunn.decapsulate(Some(from.remote().ip()), datagram, scratch) {
+            TunnResult::WriteToNetwork(response) => {
+                out.transmit(Some(self.id), from, response);
+                Ok(())
+            }
+            TunnResult::Err(WireGuardError::WrongTai64nTimestamp) => {
+                Err(DropReason::HandshakeReplayed)
+            }
+            TunnResult::Err(_) => Err(DropReason::HandshakeInvalid),
+            TunnResult::Done
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => Err(DropReason::HandshakeInvalid),
+        }
+    }
+
+    /// Completes a handshake of ours.
+    pub(super) fn handle_response(
+        &mut self,
+        receiver: u32,
+        from: Endpoint,
+        datagram: &[u8],
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.wake_up(scratch, out, now);
+        match self.tunn.decapsulate(Some(from.remote().ip()), datagram, scratch) {
+            // A keepalive that confirms the new keys to the other end.
+            TunnResult::WriteToNetwork(keepalive) => {
+                self.last_sent = now;
+                if let Some(endpoint) = self.endpoint {
+                    out.transmit(Some(self.id), endpoint, keepalive);
+                }
+                self.confirm_session(receiver, scratch, out, now);
+                Ok(())
+            }
+            TunnResult::Err(_)
+            | TunnResult::Done
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => Err(DropReason::HandshakeInvalid),
+        }
+    }
+
+    pub(super) fn handle_cookie_reply(
+        &mut self,
+        datagram: &[u8],
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.wake_up(scratch, out, now);
+        match self.tunn.decapsulate(None, datagram, scratch) {
+            TunnResult::Done => Ok(()),
+            TunnResult::Err(_)
+            | TunnResult::WriteToNetwork(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => Err(DropReason::HandshakeInvalid),
+        }
+    }
+
+    /// Opens a datagram of data into `into`.
+    #[expect(clippy::too_many_arguments, reason = "buffers and queues of the tunnel, not state")]
+    pub(super) fn handle_data<'a>(
+        &mut self,
+        receiver: u32,
+        from: Endpoint,
+        datagram: &[u8],
+        into: &'a mut [u8],
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) -> Opened<'a> {
+        if into.len() < datagram.len() {
+            return Opened::Dropped(DropReason::BufferTooSmall);
+        }
+        self.wake_up(scratch, out, now);
+        let (packet, source) = match self.tunn.decapsulate(None, datagram, into) {
+            TunnResult::WriteToTunnelV4(packet, source) => (packet, IpAddr::V4(source)),
+            TunnResult::WriteToTunnelV6(packet, source) => (packet, IpAddr::V6(source)),
+            TunnResult::Done => {
+                self.authenticated(receiver, from, scratch, out, now);
+                return Opened::Keepalive;
+            }
+            TunnResult::Err(error) => return Opened::Dropped(data_drop_reason(&error)),
+            TunnResult::WriteToNetwork(_) => return Opened::Dropped(DropReason::Malformed),
+        };
+        self.authenticated(receiver, from, scratch, out, now);
+        self.received_packets += 1;
+        self.received_bytes += packet.len() as u64;
+        Opened::Packet { packet, source }
+    }
+
+    /// Seals `packet` into `into`, or keeps it until a handshake is complete.
+    pub(super) fn seal<'a>(
+        &mut self,
+        packet: &[u8],
+        into: &'a mut [u8],
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) -> SealedByPeer<'a> {
+        if packet.is_empty() {
+            return SealedByPeer::Dropped(DropReason::InnerMalformed);
+        }
+        if packet.len() + DATA_OVERHEAD > MAX_DATAGRAM_LEN {
+            return SealedByPeer::Dropped(DropReason::Oversize);
+        }
+        if into.len() < MIN_BUFFER_LEN.max(packet.len() + DATA_OVERHEAD) {
+            return SealedByPeer::Dropped(DropReason::BufferTooSmall);
+        }
+        self.wake_up(scratch, out, now);
+        let Some(to) = self.endpoint else {
+            return SealedByPeer::Dropped(DropReason::EndpointUnknown);
+        };
+        if !self.established {
+            for _ in 0..self.waiting.push(packet) {
+                out.count(DropReason::QueueFull);
+            }
+            self.start_handshake(false, scratch, out, now);
+            return SealedByPeer::Waiting;
+        }
+        match self.tunn.encapsulate(packet, into) {
+            TunnResult::WriteToNetwork(bytes) => {
+                self.count_sent(packet.len(), now);
+                SealedByPeer::Datagram { to, bytes }
+            }
+            TunnResult::Err(_)
+            | TunnResult::Done
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => SealedByPeer::Dropped(DropReason::SessionUnknown),
+        }
+    }
+
+    /// Starts a handshake; `again` does so even while one is under way.
+    pub(super) fn start_handshake(
+        &mut self,
+        again: bool,
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        let Some(endpoint) = self.endpoint else { return };
+        self.trying_since.get_or_insert(now);
+        if let TunnResult::WriteToNetwork(initiation) =
+            self.tunn.format_handshake_initiation(scratch, again)
+        {
+            self.last_sent = now;
+            out.transmit(Some(self.id), endpoint, initiation);
+        }
+    }
+
+    /// Tells the peer where we are; without a session by a handshake.
+    pub(super) fn send_keepalive(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        let Some(endpoint) = self.endpoint else { return };
+        if !self.established {
+            self.start_handshake(false, scratch, out, now);
+            return;
+        }
+        if let TunnResult::WriteToNetwork(keepalive) = self.tunn.encapsulate(&[], scratch) {
+            self.last_sent = now;
+            out.transmit(Some(self.id), endpoint, keepalive);
+        }
+    }
+
+    /// Moves boringtun's clock: expires keys, repeats handshakes, sends keepalives.
+    pub(super) fn tick(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        self.ticked_at = now;
+        let result = self.tunn.update_timers(scratch);
+        let is_expired = matches!(result, TunnResult::Err(WireGuardError::ConnectionExpired));
+        if let (TunnResult::WriteToNetwork(datagram), Some(endpoint)) = (result, self.endpoint) {
+            self.last_sent = now;
+            out.transmit(Some(self.id), endpoint, datagram);
+        }
+        self.established = self.tunn.time_since_last_handshake().is_some();
+
+        if is_expired && let Some(since) = self.trying_since {
+            // boringtun also gives up an attempt that began on an old, idle peer; that one goes on.
+            if now.saturating_duration_since(since) < REKEY_ATTEMPT_TIME {
+                self.start_handshake(false, scratch, out, now);
+            } else {
+                self.trying_since = None;
+                while self.waiting.pop().is_some() {
+                    out.count(DropReason::HandshakeTimedOut);
+                }
+            }
+        }
+        let is_due = |interval| now.saturating_duration_since(self.last_sent) >= interval;
+        if self.keepalive.is_some_and(is_due) {
+            self.send_keepalive(scratch, out, now);
+        }
+    }
+
+    fn wake_up(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        if now.saturating_duration_since(self.ticked_at) >= TICK {
+            self.tick(scratch, out, now);
+        }
+    }
+
+    /// Notes an authentic and fresh datagram of data: the one proof of where a peer is.
+    fn authenticated(
+        &mut self,
+        receiver: u32,
+        from: Endpoint,
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        if self.endpoint != Some(from) {
+            self.endpoint = Some(from);
+            out.event(TunnelEvent::Roamed { peer: self.id, endpoint: from });
+        }
+        self.confirm_session(receiver, scratch, out, now);
+    }
+
+    fn confirm_session(
+        &mut self,
+        receiver: u32,
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        if !self.sessions.contains(&Some(receiver)) {
+            self.sessions = [Some(receiver), self.sessions[0]];
+            self.last_handshake = Some(now);
+            out.event(TunnelEvent::Established { peer: self.id });
+        }
+        if self.established {
+            return;
+        }
+        self.established = true;
+        self.trying_since = None;
+        while let (Some(endpoint), Some(packet)) = (self.endpoint, self.waiting.pop()) {
+            if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(&packet, scratch) {
+                out.transmit(Some(self.id), endpoint, datagram);
+                self.count_sent(packet.len(), now);
+            }
+        }
+    }
+
+    fn count_sent(&mut self, len: usize, now: Instant) {
+        self.last_sent = now;
+        self.sent_packets += 1;
+        self.sent_bytes += len as u64;
+    }
+}
+
+fn data_drop_reason(error: &WireGuardError) -> DropReason {
+    match error {
+        WireGuardError::NoCurrentSession | WireGuardError::WrongIndex => DropReason::SessionUnknown,
+        WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => {
+            DropReason::CounterReplayed
+        }
+        WireGuardError::InvalidAeadTag => DropReason::AuthenticationFailed,
+        // The outside of the datagram has been parsed, so only its inside is left.
+        WireGuardError::InvalidPacket => DropReason::InnerMalformed,
+        _ => DropReason::Malformed,
+    }
+}

@@ -1,0 +1,485 @@
+//! All peers of one UDP socket.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adit_proto::WireguardPublicKey;
+use boringtun::noise::{
+    Packet, Tunn, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
+    rate_limiter::RateLimiter,
+};
+use ipnet::IpNet;
+use x25519_dalek::PublicKey;
+
+use super::{
+    DropCounters, DropReason, PeerStatus, Transmit, TunnelEvent, WireguardSecret,
+    allowed_ips::AllowedIps,
+    message::{DATA_OVERHEAD, Message},
+    outbox::Outbox,
+    peer::{Opened, Peer, SealedByPeer, TICK},
+};
+use crate::{Endpoint, MAX_PACKET_LEN};
+
+/// Names a peer of one [`Tunnel`]. Never reused, so one that is kept too long names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId {
+    serial: u64,
+    /// The upper 24 bits of all session indexes that we give to the peer.
+    index: u32,
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer-{}", self.serial)
+    }
+}
+
+/// What a peer is allowed and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Who it is.
+    pub public_key: WireguardPublicKey,
+    /// The inner addresses that are its own, or that are reached through it.
+    pub allowed_ips: Vec<IpNet>,
+    /// Where to send handshakes, if we are to start them.
+    pub endpoint: Option<SocketAddr>,
+    /// How long to be silent at most, so that NATs on the way remember us.
+    pub keepalive: Option<Duration>,
+}
+
+/// Why a peer cannot be configured so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpsertError {
+    /// Another peer owns exactly this prefix; two owners would read each other's traffic.
+    #[error("{prefix} already belongs to {owner}")]
+    PrefixTaken {
+        /// Of which prefix.
+        prefix: IpNet,
+        /// Whose it is.
+        owner: PeerId,
+    },
+    /// The public key is our own.
+    #[error("the public key is this tunnel's own")]
+    OwnKey,
+    /// As many peers as there is room for among the indexes.
+    #[error("too many peers")]
+    TooManyPeers,
+    /// The operating system has no randomness to give.
+    #[error("failed to draw an index")]
+    Randomness(#[from] getrandom::Error),
+}
+
+/// What came of a datagram.
+#[derive(Debug)]
+pub enum Received<'a> {
+    /// An authentic packet whose source address belongs to `peer`.
+    Packet {
+        /// Who sent it.
+        peer: PeerId,
+        /// Its bytes; they begin like an IP packet, but are not parsed yet.
+        packet: &'a mut [u8],
+    },
+    /// A handshake message or a keepalive.
+    Consumed,
+    /// Nothing; the drop is already counted.
+    Dropped {
+        /// Why.
+        reason: DropReason,
+        /// From whom, where that is authentic.
+        peer: Option<PeerId>,
+        /// The inner packet of [`DropReason::SourceSpoofed`], else nothing.
+        packet: &'a [u8],
+    },
+}
+
+/// What came of a packet to be sealed.
+#[derive(Debug)]
+pub enum Sealed<'a> {
+    /// A datagram to be sent.
+    Datagram {
+        /// Where to.
+        to: Endpoint,
+        /// All of it.
+        bytes: &'a mut [u8],
+    },
+    /// The packet waits for a handshake that is under way.
+    Waiting,
+    /// Nothing; the drop is already counted.
+    Dropped(DropReason),
+}
+
+/// All WireGuard peers behind one UDP socket, as a state machine without input and output.
+///
+/// - `handle_datagram`, `seal`, `handle_timeout`, `upsert` and `remove` put something in;
+/// - after any of them, [`poll_transmit`](Self::poll_transmit) until it is empty and send that,
+///   then [`poll_event`](Self::poll_event), then sleep until
+///   [`poll_timeout`](Self::poll_timeout).
+pub struct Tunnel {
+    secret: WireguardSecret,
+    public_key: WireguardPublicKey,
+    /// By the upper 24 bits of their session indexes.
+    peers: HashMap<u32, Box<Peer>>,
+    indexes_by_key: HashMap<WireguardPublicKey, u32>,
+    allowed_ips: AllowedIps<PeerId>,
+    next_serial: u64,
+    /// Counts handshake messages and asks for cookies when there are too many.
+    limiter: RateLimiter,
+    limiter_reset_at: Instant,
+    /// For boringtun, which would else count each message a second time.
+    no_limiter: Arc<RateLimiter>,
+    next_tick: Instant,
+    scratch: Box<[u8]>,
+    out: Outbox,
+}
+
+/// Handshake messages a second that are answered without a cookie; a core does some ten thousand.
+const HANDSHAKES_PER_SECOND: u64 = 500;
+
+impl Tunnel {
+    /// The buffer that [`Self::seal`] needs for a packet of any length, and
+    /// [`Self::handle_datagram`] for a datagram of any length.
+    pub const BUFFER_LEN: usize = MAX_PACKET_LEN + DATA_OVERHEAD;
+
+    /// Half of the 24-bit indexes, so that drawing a free one at random stays quick.
+    const MAX_PEERS: usize = 1 << 23;
+
+    /// A tunnel without peers.
+    pub fn new(secret: WireguardSecret, now: Instant) -> Self {
+        let x25519_public = PublicKey::from(secret.as_x25519());
+        Self {
+            public_key: secret.public_key(),
+            secret,
+            peers: HashMap::new(),
+            indexes_by_key: HashMap::new(),
+            allowed_ips: AllowedIps::new(),
+            next_serial: 0,
+            limiter: RateLimiter::new(&x25519_public, HANDSHAKES_PER_SECOND),
+            limiter_reset_at: now,
+            no_limiter: Arc::new(RateLimiter::new(&x25519_public, u64::MAX)),
+            next_tick: now + TICK,
+            scratch: vec![0; Self::BUFFER_LEN].into_boxed_slice(),
+            out: Outbox::default(),
+        }
+    }
+
+    /// Our own public key.
+    pub const fn public_key(&self) -> WireguardPublicKey {
+        self.public_key
+    }
+
+    /// Adds a peer, or changes what is configured of it; its session and its id stay.
+    ///
+    /// # Errors
+    ///
+    /// [`UpsertError`]; nothing has changed then.
+    pub fn upsert(&mut self, config: PeerConfig, now: Instant) -> Result<PeerId, UpsertError> {
+        let PeerConfig { public_key, allowed_ips, endpoint, keepalive } = config;
+        if public_key == self.public_key {
+            return Err(UpsertError::OwnKey);
+        }
+        let allowed_ips: Vec<IpNet> = allowed_ips.iter().map(IpNet::trunc).collect();
+        let known = self.indexes_by_key.get(&public_key).copied();
+        for prefix in &allowed_ips {
+            if let Some(owner) = self.allowed_ips.owner_of_prefix(*prefix)
+                && Some(owner.index) != known
+            {
+                return Err(UpsertError::PrefixTaken { prefix: *prefix, owner });
+            }
+        }
+        let index = match known {
+            Some(index) => index,
+            None => self.add(public_key, now)?,
+        };
+        let peer = self.peers.get_mut(&index).expect("every known index has its peer");
+        self.allowed_ips.replace(peer.id(), peer.allowed_ips(), &allowed_ips);
+        peer.configure(allowed_ips, endpoint, keepalive);
+        Ok(peer.id())
+    }
+
+    /// Removes a peer with its sessions; from here on its datagrams are unknown.
+    pub fn remove(&mut self, peer: PeerId) -> bool {
+        if self.peer(peer).is_none() {
+            return false;
+        }
+        let Some(removed) = self.peers.remove(&peer.index) else { return false };
+        self.indexes_by_key.remove(&removed.public_key());
+        self.allowed_ips.remove(peer, removed.allowed_ips());
+        self.out.forget(peer);
+        true
+    }
+
+    /// The peer with this key.
+    pub fn peer_of(&self, public_key: &WireguardPublicKey) -> Option<PeerId> {
+        let index = self.indexes_by_key.get(public_key)?;
+        self.peers.get(index).map(|peer| peer.id())
+    }
+
+    /// The peer that owns an inner address: the one with the longest prefix around it.
+    pub fn owner_of(&self, address: IpAddr) -> Option<PeerId> {
+        self.allowed_ips.owner_of(address)
+    }
+
+    /// What is known of a peer.
+    pub fn status(&self, peer: PeerId) -> Option<PeerStatus> {
+        self.peer(peer).map(Peer::status)
+    }
+
+    /// All peers, in no order.
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.peers.values().map(|peer| peer.id())
+    }
+
+    /// Starts a handshake at once, even if one is under way.
+    pub fn initiate_handshake(&mut self, peer: PeerId, now: Instant) {
+        let Self { peers, scratch, out, .. } = self;
+        if let Some(peer) = living(peers, peer) {
+            peer.start_handshake(true, scratch, out, now);
+        }
+    }
+
+    /// Tells a peer where we are, after our own address changed.
+    pub fn send_keepalive(&mut self, peer: PeerId, now: Instant) {
+        let Self { peers, scratch, out, .. } = self;
+        if let Some(peer) = living(peers, peer) {
+            peer.send_keepalive(scratch, out, now);
+        }
+    }
+
+    /// Takes a datagram from the network, and opens it into `into` if it is data.
+    ///
+    /// `into` must be as long as the datagram; [`Self::BUFFER_LEN`] fits all.
+    pub fn handle_datagram<'a>(
+        &mut self,
+        from: Endpoint,
+        datagram: &[u8],
+        into: &'a mut [u8],
+        now: Instant,
+    ) -> Received<'a> {
+        let result = match Message::try_parse(datagram) {
+            Ok(Message::Data { receiver }) => {
+                return self.handle_data(receiver, from, datagram, into, now);
+            }
+            Ok(Message::Initiation) => self.handle_initiation(from, datagram, now),
+            Ok(Message::Response { receiver }) => {
+                self.handle_response(receiver, from, datagram, now)
+            }
+            Ok(Message::CookieReply { receiver }) => {
+                self.handle_cookie_reply(receiver, datagram, now)
+            }
+            Err(reason) => Err(reason),
+        };
+        match result {
+            Ok(()) => Received::Consumed,
+            Err(reason) => self.dropped(reason, None),
+        }
+    }
+
+    /// Seals a packet for a peer into `into`.
+    ///
+    /// `into` must be longer than the packet by [`DATA_OVERHEAD`], and no shorter than 148 bytes;
+    /// [`Self::BUFFER_LEN`] fits all.
+    pub fn seal<'a>(
+        &mut self,
+        peer: PeerId,
+        packet: &[u8],
+        into: &'a mut [u8],
+        now: Instant,
+    ) -> Sealed<'a> {
+        let Self { peers, scratch, out, .. } = self;
+        let sealed = match living(peers, peer) {
+            Some(peer) => peer.seal(packet, into, scratch, out, now),
+            None => SealedByPeer::Dropped(DropReason::PeerRemoved),
+        };
+        match sealed {
+            SealedByPeer::Datagram { to, bytes } => Sealed::Datagram { to, bytes },
+            SealedByPeer::Waiting => Sealed::Waiting,
+            SealedByPeer::Dropped(reason) => {
+                out.count(reason);
+                Sealed::Dropped(reason)
+            }
+        }
+    }
+
+    /// Does what is due: handshakes again, keepalives, end of keys.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        self.reset_limiter(now);
+        for peer in self.peers.values_mut() {
+            peer.tick(&mut self.scratch, &mut self.out, now);
+        }
+    }
+
+    /// The next datagram to be sent.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.out.poll_transmit()
+    }
+
+    /// The next thing to be told.
+    pub fn poll_event(&mut self) -> Option<TunnelEvent> {
+        self.out.poll_event()
+    }
+
+    /// When [`Self::handle_timeout`] is due; never without peers.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (!self.peers.is_empty()).then_some(self.next_tick)
+    }
+
+    /// How much was dropped, by reason.
+    pub const fn drops(&self) -> &DropCounters {
+        self.out.drops()
+    }
+
+    fn peer(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(&id.index).map(|peer| &**peer).filter(|peer| peer.id() == id)
+    }
+
+    fn add(&mut self, public_key: WireguardPublicKey, now: Instant) -> Result<u32, UpsertError> {
+        if self.peers.len() >= Self::MAX_PEERS {
+            return Err(UpsertError::TooManyPeers);
+        }
+        // Drawn at random, so that an index does not tell how many peers there are.
+        let index = loop {
+            let index = getrandom::u32()? >> 8;
+            if !self.peers.contains_key(&index) {
+                break index;
+            }
+        };
+        let id = PeerId { serial: self.next_serial, index };
+        self.next_serial += 1;
+        let tunn = Tunn::new(
+            self.secret.as_x25519().clone(),
+            PublicKey::from(*public_key.as_bytes()),
+            None,
+            None,
+            index,
+            Some(Arc::clone(&self.no_limiter)),
+        );
+        self.peers.insert(index, Box::new(Peer::new(id, public_key, tunn, now)));
+        self.indexes_by_key.insert(public_key, index);
+        Ok(index)
+    }
+
+    fn handle_data<'a>(
+        &mut self,
+        receiver: u32,
+        from: Endpoint,
+        datagram: &[u8],
+        into: &'a mut [u8],
+        now: Instant,
+    ) -> Received<'a> {
+        let Self { peers, scratch, out, .. } = self;
+        let Some(peer) = peers.get_mut(&(receiver >> 8)) else {
+            return self.dropped(DropReason::IndexUnknown, None);
+        };
+        let id = peer.id();
+        match peer.handle_data(receiver, from, datagram, into, scratch, out, now) {
+            Opened::Packet { packet, source } => {
+                if self.allowed_ips.owner_of(source) == Some(id) {
+                    return Received::Packet { peer: id, packet };
+                }
+                self.out.count(DropReason::SourceSpoofed);
+                Received::Dropped { reason: DropReason::SourceSpoofed, peer: Some(id), packet }
+            }
+            Opened::Keepalive => Received::Consumed,
+            Opened::Dropped(reason) => self.dropped(reason, None),
+        }
+    }
+
+    fn handle_initiation(
+        &mut self,
+        from: Endpoint,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.pass_limiter(from, datagram, now)?;
+        let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(datagram) else {
+            return Err(DropReason::Malformed);
+        };
+        let x25519_public = PublicKey::from(*self.public_key.as_bytes());
+        let half = parse_handshake_anon(self.secret.as_x25519(), &x25519_public, &initiation)
+            .map_err(|_error| DropReason::HandshakeInvalid)?;
+        let public_key = WireguardPublicKey::try_from_bytes(half.peer_static_public)
+            .map_err(|_error| DropReason::PeerUnknown)?;
+        let index = self.indexes_by_key.get(&public_key).ok_or(DropReason::PeerUnknown)?;
+        let peer = self.peers.get_mut(index).ok_or(DropReason::PeerUnknown)?;
+        peer.handle_initiation(from, datagram, &mut self.scratch, &mut self.out, now)
+    }
+
+    fn handle_response(
+        &mut self,
+        receiver: u32,
+        from: Endpoint,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if !self.peers.contains_key(&(receiver >> 8)) {
+            return Err(DropReason::IndexUnknown);
+        }
+        self.pass_limiter(from, datagram, now)?;
+        let peer = self.peers.get_mut(&(receiver >> 8)).ok_or(DropReason::IndexUnknown)?;
+        peer.handle_response(receiver, from, datagram, &mut self.scratch, &mut self.out, now)
+    }
+
+    fn handle_cookie_reply(
+        &mut self,
+        receiver: u32,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let peer = self.peers.get_mut(&(receiver >> 8)).ok_or(DropReason::IndexUnknown)?;
+        peer.handle_cookie_reply(datagram, &mut self.scratch, &mut self.out, now)
+    }
+
+    /// Checks the MACs of a handshake message; under load answers with a cookie.
+    fn pass_limiter(
+        &mut self,
+        from: Endpoint,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.reset_limiter(now);
+        match self.limiter.verify_packet(Some(from.remote().ip()), datagram, &mut self.scratch) {
+            Ok(_message) => Ok(()),
+            Err(TunnResult::WriteToNetwork(cookie)) => {
+                self.out.transmit(None, from, cookie);
+                Err(DropReason::UnderLoad)
+            }
+            Err(TunnResult::Err(WireGuardError::InvalidMac)) => Err(DropReason::MacInvalid),
+            Err(_) => Err(DropReason::Malformed),
+        }
+    }
+
+    /// boringtun leaves this to the owner of a limiter that several peers share.
+    fn reset_limiter(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.limiter_reset_at) >= Duration::from_secs(1) {
+            self.limiter_reset_at = now;
+            self.limiter.reset_count();
+        }
+    }
+
+    fn dropped<'a>(&mut self, reason: DropReason, peer: Option<PeerId>) -> Received<'a> {
+        self.out.count(reason);
+        Received::Dropped { reason, peer, packet: &[] }
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("public_key", &self.public_key)
+            .field("peers", &self.peers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn living(peers: &mut HashMap<u32, Box<Peer>>, id: PeerId) -> Option<&mut Peer> {
+    peers.get_mut(&id.index).map(|peer| &mut **peer).filter(|peer| peer.id() == id)
+}
