@@ -86,9 +86,11 @@ impl Command {
         let words: Vec<_> = self.argv.iter().map(|arg| arg.to_string_lossy()).collect();
         let label = format!("{}: {}", self.host, words.join(" "));
         let mut command = self.host.std_command(&self.argv);
-        command
-            .envs(self.env)
-            .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.envs(self.env).stdin(if self.stdin.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
 
         Process::start(self.host.sandbox(), label, command, self.stdin)
     }

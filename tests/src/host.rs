@@ -1,7 +1,6 @@
 use std::{
     ffi::{OsStr, OsString},
-    fmt,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };

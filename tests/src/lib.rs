@@ -49,7 +49,7 @@ pub use binary::binary;
 pub use clock::monotonic_ns;
 pub use command::{Command, Output};
 pub use host::Host;
-pub use lab::Lab;
+pub use lab::{Client, Connector, ControlPlane, Lab};
 pub use link::{End, Link};
 pub use process::Process;
 pub use sniffer::{Capture, Sniffer};

@@ -143,7 +143,7 @@ impl Host {
     }
 
     /// Sends UDP datagrams with any source address out of an interface without link-layer
-    /// addresses (TUN, WireGuard), whatever the routes say.
+    /// addresses (TUN, WireGuard, loopback), whatever the routes say.
     #[track_caller]
     pub fn send_spoofed(&self, interface: &str, from: SocketAddr, to: SocketAddr, payload: &str) {
         self.probe("send-raw")
@@ -155,10 +155,8 @@ impl Host {
     #[track_caller]
     fn transfer(&self, subcommand: &str, peer: SocketAddr, bytes: u64) -> Transferred {
         let command = self.probe(subcommand).arg(peer.to_string());
-        let output = command
-            .args(["--bytes", &bytes.to_string()])
-            .timeout(Duration::from_secs(240))
-            .run();
+        let output =
+            command.args(["--bytes", &bytes.to_string()]).timeout(Duration::from_secs(240)).run();
 
         find(&parse_events(&output.stdout), "transferred", &output.command)
     }

@@ -74,9 +74,8 @@ impl Process {
     #[track_caller]
     pub fn wait_for_line(&self, words: &str, timeout: Duration) -> String {
         self.wait_for(words, timeout, |state| {
-            let find = |bytes: &[u8]| {
-                lines(bytes).find(|line| line.contains(words)).map(str::to_owned)
-            };
+            let find =
+                |bytes: &[u8]| lines(bytes).find(|line| line.contains(words)).map(str::to_owned);
             find(&state.stdout).or_else(|| find(&state.stderr))
         })
     }
@@ -185,12 +184,7 @@ impl Process {
     }
 
     #[track_caller]
-    fn wait_for<T>(
-        &self,
-        what: &str,
-        timeout: Duration,
-        find: impl Fn(&State) -> Option<T>,
-    ) -> T {
+    fn wait_for<T>(&self, what: &str, timeout: Duration, find: impl Fn(&State) -> Option<T>) -> T {
         let mut found = None;
         self.transcript.wait_while(timeout, |state| {
             found = find(state);

@@ -12,11 +12,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// When `timeout` has passed without one. `what` names the condition in the message.
 #[track_caller]
-pub fn wait_until<T>(
-    what: &str,
-    timeout: Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> T {
+pub fn wait_until<T>(what: &str, timeout: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + timeout;
 
     loop {

@@ -97,7 +97,7 @@ impl World {
         let b_end = End::new(b.clone(), format!("{}{suffix}", a.name()));
 
         self.sandbox.sh(&format!(
-            "ip -n {} link add {} type veth peer name {} netns {}",
+            "ip -n {} link add name {} type veth peer name {} netns {}",
             a.name(),
             a_end.interface(),
             b_end.interface(),

@@ -4,8 +4,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
     thread,
+    time::{Duration, Instant},
 };
 
 use crate::process::Transcript;

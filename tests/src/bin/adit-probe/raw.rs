@@ -7,7 +7,7 @@ use crate::{event, packet_socket::PacketSocket};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Interface to send by; it must have no link-layer addresses (TUN, WireGuard).
+    /// Interface to send by; it must have no link-layer addresses (TUN, WireGuard, loopback).
     #[arg(long)]
     interface: String,
     /// Source address and port.
@@ -96,12 +96,9 @@ mod tests {
 
     #[test]
     fn a_packet_with_its_checksum_sums_to_zero() {
-        let packet = udp_packet(
-            "10.0.0.1:1000".parse().unwrap(),
-            "10.0.0.2:53".parse().unwrap(),
-            b"odd",
-        )
-        .unwrap();
+        let packet =
+            udp_packet("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:53".parse().unwrap(), b"odd")
+                .unwrap();
 
         assert_eq!(packet.len(), 20 + 8 + 3);
         assert_eq!(checksum(&packet[..20]), 0);

@@ -70,11 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn capture(
-    socket: &PacketSocket,
-    marker: &[u8],
-    stopping: &AtomicBool,
-) -> anyhow::Result<Counts> {
+fn capture(socket: &PacketSocket, marker: &[u8], stopping: &AtomicBool) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
     // A packet that is segmented later is up to 64 KiB here.
     let mut buffer = vec![0; 128 * 1024];

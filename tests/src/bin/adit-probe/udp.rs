@@ -97,7 +97,8 @@ pub(crate) fn ping(args: &PingArgs) -> anyhow::Result<()> {
                     last_answer = Some(monotonic_ns());
                     event::print("answer", json!({ "received": received }));
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => {
                     note(&error);
                     if last {

@@ -1,0 +1,114 @@
+use std::{path::PathBuf, time::Duration};
+
+use serde_json::Value;
+
+use super::READY_TIMEOUT;
+use crate::{Host, Output, Process, binary, wait_until};
+
+/// A running client daemon and its command line.
+pub struct Client {
+    host: Host,
+    process: Process,
+}
+
+impl Client {
+    /// Starts the daemon with an empty state directory, and waits until it answers.
+    #[track_caller]
+    pub fn start(host: &Host) -> Self {
+        let client = Self { host: host.clone(), process: spawn(host) };
+        client.wait_until_answering();
+
+        client
+    }
+
+    /// Returns the host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Returns the running daemon.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Starts the daemon again, with the same state.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(&self.host);
+        self.wait_until_answering();
+    }
+
+    /// Runs the command line, such as `["explain", "10.9.0.2:80", "--json"]`.
+    #[track_caller]
+    pub fn adit(&self, args: &[&str]) -> Output {
+        let command = self.host.command(binary("adit")).arg("--socket").arg(socket(&self.host));
+        command.args(args).run()
+    }
+
+    /// Enrols the device with a key.
+    #[track_caller]
+    pub fn enroll(&self, key: &str) {
+        let file = self.host.write("enrollment-key", key);
+        let output = self.adit(&["enroll", "--key-file", &file.to_string_lossy()]);
+        assert!(output.success(), "{output:#?}");
+    }
+
+    /// Connects, and waits until the daemon says so.
+    #[track_caller]
+    pub fn up(&self) {
+        let output = self.adit(&["up"]);
+        assert!(output.success(), "{output:#?}");
+        self.wait_for_state("connected", READY_TIMEOUT);
+    }
+
+    /// Returns what `adit status --json` says.
+    #[must_use]
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let output = self.adit(&["status", "--json"]);
+        assert!(output.success(), "{output:#?}");
+
+        output.json()
+    }
+
+    /// Returns what `adit explain HOST:PORT --json` says, whatever its exit code.
+    #[must_use]
+    #[track_caller]
+    pub fn explain(&self, target: &str) -> Value {
+        self.adit(&["explain", target, "--json"]).json()
+    }
+
+    /// Waits until `adit status` reports this state.
+    #[track_caller]
+    pub fn wait_for_state(&self, state: &str, timeout: Duration) {
+        wait_until(&format!("the client is {state}"), timeout, || {
+            (self.status()["state"] == state).then_some(())
+        });
+    }
+
+    #[track_caller]
+    fn wait_until_answering(&self) {
+        wait_until("the client daemon answers", READY_TIMEOUT, || {
+            assert!(self.process.is_running(), "the daemon ended: {}", self.process.output());
+            self.adit(&["status", "--json"]).success().then_some(())
+        });
+    }
+}
+
+fn socket(host: &Host) -> PathBuf {
+    host.dir().join("adit.sock")
+}
+
+#[track_caller]
+fn spawn(host: &Host) -> Process {
+    host.command(binary("adit"))
+        .args(["daemon", "--state-dir"])
+        .arg(host.dir().join("client"))
+        .arg("--socket")
+        .arg(socket(host))
+        .env("RUST_LOG", super::log_filter())
+        .spawn()
+}

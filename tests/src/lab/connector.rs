@@ -1,0 +1,74 @@
+use std::path::{Path, PathBuf};
+
+use super::{READY_TIMEOUT, control_plane::free_port};
+use crate::{ControlPlane, Host, Process, binary};
+
+/// A running connector.
+pub struct Connector {
+    host: Host,
+    listen: String,
+    state_dir: PathBuf,
+    process: Process,
+}
+
+impl Connector {
+    /// Starts a connector with an empty state directory that joins `site`, and waits until the
+    /// control plane sees it online.
+    #[track_caller]
+    pub fn start(host: &Host, ip: &str, control_plane: &ControlPlane, site: &str) -> Self {
+        let token = control_plane.create_connector_token(site);
+        host.write("connector-token", token);
+        let listen = format!("{ip}:{}", free_port(host, ip));
+        let state_dir = host.dir().join("connector");
+        let process = spawn(host, &listen, &state_dir);
+        let connector = Self { host: host.clone(), listen, state_dir, process };
+        control_plane.wait_for_item("/v1/connectors", READY_TIMEOUT, |item| {
+            assert!(connector.process.is_running(), "ended: {}", connector.process.output());
+            item["site_id"] == site && item["online"] == true
+        });
+
+        connector
+    }
+
+    /// Returns the host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Returns address and port where clients reach it.
+    #[must_use]
+    pub fn listen(&self) -> &str {
+        &self.listen
+    }
+
+    /// Returns the state directory, as seen on its host.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Returns the running program.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Starts the program again, with the same state and the used token.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(&self.host, &self.listen, &self.state_dir);
+    }
+}
+
+#[track_caller]
+fn spawn(host: &Host, listen: &str, state_dir: &Path) -> Process {
+    host.command(binary("adit-connector"))
+        .args(["run", "--token-file"])
+        .arg(host.dir().join("connector-token"))
+        .args(["--listen", listen, "--state-dir"])
+        .arg(state_dir)
+        .env("RUST_LOG", super::log_filter())
+        .spawn()
+}
