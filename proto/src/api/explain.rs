@@ -77,4 +77,6 @@ pub enum TraceOutcome {
     SourceNetworkOther,
     /// The sign-in is too old.
     SignInTooOld,
+    /// Its evaluation failed, so nothing is permitted.
+    Failed,
 }

@@ -1,0 +1,219 @@
+//! From policies as people write them to Cedar.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use adit_proto::{
+    PolicyId, ResourceId,
+    api::{Conditions, Effect, Policy, ResourceSelector, SubjectSelector},
+};
+use cedar_policy::{
+    PolicySet,
+    pst::{
+        ActionConstraint, BinaryOp, Clause, Expr, Literal, NonEmpty, PrincipalConstraint,
+        PstConstructionError, ResourceConstraint, StaticPolicy, Template, UnaryOp, Var,
+    },
+};
+
+use crate::schema::{
+    ACTION, AUTHENTICATED_AGE, CONNECT, DEVICE, GROUP, POSTURE, RESOURCE, SOURCE, TAGS, USER,
+    network_literal, violation,
+};
+
+/// Why policies and resources make no evaluator.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Two policies have the same id.
+    #[error("two policies have the id {policy_id}")]
+    DuplicatePolicy {
+        /// Which id.
+        policy_id: PolicyId,
+    },
+    /// Two resources have the same id.
+    #[error("two resources have the id {resource_id}")]
+    DuplicateResource {
+        /// Which id.
+        resource_id: ResourceId,
+    },
+    /// A policy cannot be said in Cedar, or violates the schema.
+    #[error("policy {policy_id} cannot be compiled")]
+    Policy {
+        /// Which policy.
+        policy_id: PolicyId,
+        /// What Cedar says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A resource cannot be said in Cedar.
+    #[error("resource {resource_id} cannot be compiled")]
+    Resource {
+        /// Which resource.
+        resource_id: ResourceId,
+        /// What Cedar says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// A policy and the Cedar policy made from it.
+#[derive(Debug)]
+pub(crate) struct CompiledPolicy {
+    pub(crate) policy: Policy,
+    pub(crate) cedar: cedar_policy::Policy,
+}
+
+/// Compiles those `policies` that are not disabled, each under its own id.
+pub(crate) fn compile(policies: &[Policy]) -> Result<Vec<CompiledPolicy>, CompileError> {
+    let mut compiled = Vec::with_capacity(policies.len());
+    let mut all = PolicySet::new();
+    for policy in policies.iter().filter(|policy| !policy.disabled) {
+        let failed = |source: Box<dyn Error + Send + Sync>| CompileError::Policy {
+            policy_id: policy.id,
+            source,
+        };
+        let cedar = to_cedar(
+            &policy.id.to_string(),
+            policy.effect,
+            &policy.subjects,
+            &policy.resources,
+            &policy.conditions,
+        )
+        .map_err(|error| failed(error.into()))?;
+        if all.policy(cedar.id()).is_some() {
+            return Err(CompileError::DuplicatePolicy { policy_id: policy.id });
+        }
+        all.add(cedar.clone()).map_err(|error| failed(error.into()))?;
+        compiled.push(CompiledPolicy { policy: policy.clone(), cedar });
+    }
+    if let Some(violation) = violation(&all) {
+        let concerned = compiled.iter().find(|policy| policy.cedar.id() == violation.policy_id());
+        return Err(CompileError::Policy {
+            policy_id: concerned.expect("only these were validated").policy.id,
+            source: violation.into(),
+        });
+    }
+    Ok(compiled)
+}
+
+/// Says a policy in Cedar, as a syntax tree: no text of a person is ever parsed.
+pub(crate) fn to_cedar(
+    id: &str,
+    effect: Effect,
+    subjects: &SubjectSelector,
+    resources: &ResourceSelector,
+    conditions: &Conditions,
+) -> Result<cedar_policy::Policy, PstConstructionError> {
+    let clauses =
+        [subject_clause(subjects), resource_clause(resources), posture_clause(conditions)]
+            .into_iter()
+            .chain([source_clause(effect, conditions), age_clause(effect, conditions)])
+            .flatten()
+            .map(|expression| Clause::When(Arc::new(expression)));
+    let template = Template::new(
+        id,
+        match effect {
+            Effect::Permit => cedar_policy::pst::Effect::Permit,
+            Effect::Forbid => cedar_policy::pst::Effect::Forbid,
+        },
+        PrincipalConstraint::Any,
+        ActionConstraint::Eq(ACTION.named(CONNECT)),
+        ResourceConstraint::Any,
+    )
+    .try_with_clauses(clauses)?;
+    cedar_policy::Policy::from_pst(StaticPolicy::try_from(template)?.into())
+}
+
+fn subject_clause(subjects: &SubjectSelector) -> Option<Expr> {
+    if subjects.everyone {
+        return None;
+    }
+    let users = subjects.users.iter().map(|id| USER.named(id)).collect();
+    let groups = subjects.groups.iter().map(|id| GROUP.named(id)).collect();
+    let devices = subjects.devices.iter().map(|id| DEVICE.named(id)).collect();
+    Some(any([users, groups, devices].map(|named| is_in(Var::Principal, named))))
+}
+
+fn resource_clause(resources: &ResourceSelector) -> Option<Expr> {
+    if resources.all {
+        return None;
+    }
+    let ids = resources.ids.iter().map(|id| RESOURCE.named(id)).collect();
+    let tagged = strings(&resources.tags)
+        .map(|tags| binary(BinaryOp::ContainsAny, attribute(Var::Resource, TAGS), tags));
+    Some(any([is_in(Var::Resource, ids), tagged]))
+}
+
+fn posture_clause(conditions: &Conditions) -> Option<Expr> {
+    let labels = strings(&conditions.posture)?;
+    Some(binary(BinaryOp::ContainsAll, attribute(Var::Context, POSTURE), labels))
+}
+
+fn source_clause(effect: Effect, conditions: &Conditions) -> Option<Expr> {
+    if conditions.source_networks.is_empty() {
+        return None;
+    }
+    let in_any = any(conditions.source_networks.iter().map(|network| {
+        let network = Expr::Literal(Literal::String(network_literal(*network).into()));
+        Some(binary(
+            BinaryOp::IsInRange,
+            attribute(Var::Context, SOURCE),
+            Expr::UnaryOp { op: UnaryOp::Ip, expr: Arc::new(network) },
+        ))
+    }));
+    Some(if_known(effect, SOURCE, in_any))
+}
+
+fn age_clause(effect: Effect, conditions: &Conditions) -> Option<Expr> {
+    let limit = conditions.authenticated_within_s?;
+    let limit = Expr::Literal(Literal::Long(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let young = binary(BinaryOp::Less, attribute(Var::Context, AUTHENTICATED_AGE), limit);
+    Some(if_known(effect, AUTHENTICATED_AGE, young))
+}
+
+/// A condition on something that may be unknown: unknown is no match for a permit and a match for
+/// a forbid.
+fn if_known(effect: Effect, name: &str, condition: Expr) -> Expr {
+    let known = Expr::HasAttr {
+        expr: Arc::new(Expr::Var(Var::Context)),
+        attrs: NonEmpty::new(name.into()),
+    };
+    match effect {
+        Effect::Permit => binary(BinaryOp::And, known, condition),
+        Effect::Forbid => {
+            let unknown = Expr::UnaryOp { op: UnaryOp::Not, expr: Arc::new(known) };
+            binary(BinaryOp::Or, unknown, condition)
+        }
+    }
+}
+
+/// Nothing to choose from is never true: a selector that names nobody selects nobody.
+fn any(expressions: impl IntoIterator<Item = Option<Expr>>) -> Expr {
+    expressions
+        .into_iter()
+        .flatten()
+        .reduce(|left, right| binary(BinaryOp::Or, left, right))
+        .unwrap_or(Expr::Literal(Literal::Bool(false)))
+}
+
+/// The schema has no sets of mixed types and no empty ones.
+fn is_in(var: Var, named: Vec<cedar_policy::pst::EntityUID>) -> Option<Expr> {
+    let named: Vec<_> = named
+        .into_iter()
+        .map(|entity| Arc::new(Expr::Literal(Literal::EntityUID(entity))))
+        .collect();
+    (!named.is_empty()).then(|| binary(BinaryOp::In, Expr::Var(var), Expr::Set(named)))
+}
+
+fn strings(strings: &[String]) -> Option<Expr> {
+    let strings: Vec<_> = strings
+        .iter()
+        .map(|text| Arc::new(Expr::Literal(Literal::String(text.as_str().into()))))
+        .collect();
+    (!strings.is_empty()).then_some(Expr::Set(strings))
+}
+
+fn attribute(var: Var, name: &str) -> Expr {
+    Expr::GetAttr { expr: Arc::new(Expr::Var(var)), attr: name.into() }
+}
+
+fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
+    Expr::BinaryOp { op, left: Arc::new(left), right: Arc::new(right) }
+}
