@@ -139,7 +139,8 @@ fn a_spoofed_packet_arrives_with_its_false_source() {
     let host = world.host("a");
     host.sysctl("net.ipv4.conf.all.rp_filter", "0");
     host.sysctl("net.ipv4.conf.lo.rp_filter", "0");
-    let sources = [("127.0.0.1", "192.0.2.99:1234"), ("::1", "[2001:db8::99]:1234")];
+    host.sh("ip addr add 10.2.0.2/32 dev lo && ip addr add fd02::2/128 dev lo nodad");
+    let sources = [("10.2.0.2", "192.0.2.99:1234"), ("fd02::2", "[2001:db8::99]:1234")];
 
     for (ip, from) in sources {
         let server = host.udp_echo(ip);
