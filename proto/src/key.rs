@@ -114,6 +114,10 @@ text_form!(
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 §2.4): base64url without padding.
 #[derive(Clone, Copy, Eq, Hash)]
+#[expect(
+    clippy::derived_hash_with_manual_eq,
+    reason = "both look at all bytes, only equality does so in constant time"
+)]
 pub struct Pin([u8; 32]);
 
 impl Pin {

@@ -8,9 +8,7 @@ mod wait;
 mod wireguard;
 
 pub use endpoint::Endpoint;
-pub use packet::{
-    MAX_PACKET_LEN, Packet, PacketError, Refusal, TcpFlags, Transport, refuse, reserved_address,
-};
+pub use packet::{MAX_PACKET_LEN, Packet, PacketError, Refusal, TcpFlags, Transport, refuse};
 pub use tun::{TunDevice, TunError};
 pub use udp::{Datagram, ReceiveBatch, SendOutcome, UdpError, UdpSocket};
 pub use wait::{Ready, Waiter, Waker};

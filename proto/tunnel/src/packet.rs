@@ -6,7 +6,6 @@
 mod checksum;
 mod ip;
 mod refusal;
-mod reserved;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
@@ -18,7 +17,6 @@ use std::net::IpAddr;
 use adit_proto::FlowTuple;
 
 pub use refusal::{Refusal, refuse};
-pub use reserved::reserved_address;
 pub use transport::{TcpFlags, Transport};
 
 use self::{
