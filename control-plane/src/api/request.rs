@@ -1,0 +1,226 @@
+//! What is read from a request, with refusals as problem details.
+
+use adit_proto::api::ProblemCode;
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderName, header, request::Parts},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{convert::Infallible, str::FromStr};
+use utoipa::IntoParams;
+
+use crate::error::ApiError;
+
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A body of JSON. Unknown members are refused by the types themselves.
+#[derive(Debug)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_json(&request) {
+            return Err(ApiError::new(
+                ProblemCode::UnsupportedMediaType,
+                "Send the body as `Content-Type: application/json`.",
+            ));
+        }
+        let body = Bytes::from_request(request, state).await.map_err(|_error| {
+            ApiError::new(ProblemCode::MalformedRequest, "The body did not arrive; send it again.")
+        })?;
+        parse_json(&body).map(Self)
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        if error.inner().is_data() {
+            ApiError::invalid(json_pointer(error.path()), format!("{}.", error.inner()))
+        } else {
+            not_json(error.inner())
+        }
+    })?;
+    deserializer.end().map_err(|error| not_json(&error))?;
+    Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> ApiError {
+    ApiError::new(ProblemCode::MalformedRequest, format!("The body is not JSON: {error}."))
+}
+
+fn json_pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("/{index}"),
+            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => format!("/{variant}"),
+            Segment::Unknown => String::new(),
+        })
+        .collect()
+}
+
+/// Parameters in the path; ids that are none name nothing.
+#[derive(Debug)]
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(path)| Self(path)).map_err(|_error| ApiError::not_found())
+    }
+}
+
+/// Parameters in the query.
+#[derive(Debug)]
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let query = axum::extract::Query::<T>::try_from_uri(&parts.uri);
+        query.map(|axum::extract::Query(query)| Self(query)).map_err(|rejection| {
+            let text = rejection.body_text();
+            // "…query string: <parameter>: <what is wrong>", or without the parameter.
+            let mut words = text.splitn(3, ": ").skip(1);
+            match (words.next(), words.next()) {
+                (Some(parameter), Some(wrong)) => ApiError::invalid(parameter, format!("{wrong}.")),
+                (Some(wrong), None) => ApiError::invalid("", format!("{wrong}.")),
+                (None, _) => ApiError::invalid("", text),
+            }
+        })
+    }
+}
+
+/// Parameters of every list.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// How many objects a page holds at most; 50 unless said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(min_length = 1, max_length = 200)]
+    cursor: Option<String>,
+    /// Only objects with exactly this name.
+    #[param(max_length = 100)]
+    pub(super) name: Option<String>,
+}
+
+impl ListQuery {
+    /// How many objects to give.
+    pub(super) fn limit(&self) -> Result<u32, ApiError> {
+        limit(self.limit)
+    }
+
+    /// After which object to begin.
+    pub(super) fn after<T: FromStr>(&self) -> Result<Option<T>, ApiError> {
+        self.cursor.as_deref().map(read_cursor).transpose()
+    }
+}
+
+/// How many objects to give, for lists with parameters of their own.
+pub(super) fn limit(limit: Option<u32>) -> Result<u32, ApiError> {
+    match limit.unwrap_or(50) {
+        limit @ 1..=200 => Ok(limit),
+        _ => Err(ApiError::invalid("limit", "It is from 1 to 200.")),
+    }
+}
+
+/// What a cursor stands for.
+pub(super) fn read_cursor<T: FromStr>(cursor: &str) -> Result<T, ApiError> {
+    URL_SAFE_NO_PAD
+        .decode(cursor)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok())
+        .ok_or_else(|| {
+            ApiError::invalid("cursor", "Pass `next_cursor` of the page before, unchanged.")
+        })
+}
+
+/// A cursor that stands for `position`. Opaque to callers.
+pub(super) fn write_cursor(position: &impl ToString) -> String {
+    URL_SAFE_NO_PAD.encode(position.to_string())
+}
+
+/// `If-Match`: which version of the object the caller has seen.
+#[derive(Debug, Clone)]
+pub(super) struct IfMatch(Option<String>);
+
+impl IfMatch {
+    /// Judges the version that is there; without the header any will do.
+    pub(super) fn check(&self, version: u64) -> Result<(), ApiError> {
+        let Some(expected) = &self.0 else { return Ok(()) };
+        let tag = super::response::etag(version);
+        // RFC 9110 §13.1.1: a star, or a list of strong tags.
+        let matches = expected.trim() == "*" || expected.split(',').any(|one| one.trim() == tag);
+        if matches {
+            Ok(())
+        } else {
+            Err(ApiError::new(
+                ProblemCode::EtagMismatch,
+                format!("The object was changed, its ETag is {tag}; read it again, then repeat."),
+            ))
+        }
+    }
+
+    /// As [`Self::check`], for objects that are never changed unseen.
+    pub(super) fn require(&self, version: u64) -> Result<(), ApiError> {
+        if self.0.is_none() {
+            return Err(ApiError::new(
+                ProblemCode::EtagRequired,
+                "Send the ETag of the object you read as If-Match, so that no change is lost.",
+            ));
+        }
+        self.check(version)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let values = parts.headers.get_all(header::IF_MATCH);
+        let values: Vec<_> =
+            values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        Ok(Self((!values.is_empty()).then(|| values.join(","))))
+    }
+}
+
+/// Headers of a replacement or deletion, for the description of the API.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the header that `IfMatch` reads")]
+pub(super) struct IfMatchHeader {
+    /// ETag of the object as it was read; with another there now, nothing is done.
+    #[param(rename = "If-Match", max_length = 200)]
+    if_match: Option<String>,
+}
+
+/// Headers of a creation, for the description of the API.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the header that `AdminActor` reads")]
+pub(super) struct IdempotencyHeader {
+    /// Repeated within a day with the same body, the first answer is given again.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255)]
+    idempotency_key: Option<String>,
+}

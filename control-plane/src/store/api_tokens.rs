@@ -1,0 +1,90 @@
+//! API tokens, by the hash of their secret.
+
+use adit_proto::{ApiTokenId, Timestamp, api::ApiToken};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Change, StoreError,
+    row::{RowExt as _, to_word},
+};
+
+pub(crate) async fn insert(
+    change: &mut Change,
+    token: &ApiToken,
+    secret_hash: &[u8; 32],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO api_tokens (id, name, scope, secret_hash, expires_at, created_at)
+         VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(token.id.to_string())
+    .bind(&token.name)
+    .bind(to_word(&token.scope))
+    .bind(secret_hash.as_slice())
+    .bind(token.expires_at.map(Timestamp::as_millis))
+    .bind(token.created_at.as_millis())
+    .execute(change.connection())
+    .await?;
+    Ok(())
+}
+
+/// The token with this secret. How long the look-up takes says nothing of the secret: what is
+/// compared is its hash.
+pub(crate) async fn find_by_secret(
+    connection: &mut SqliteConnection,
+    secret_hash: &[u8; 32],
+) -> Result<Option<ApiToken>, StoreError> {
+    let row = sqlx::query("SELECT * FROM api_tokens WHERE secret_hash = ?")
+        .bind(secret_hash.as_slice())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+pub(crate) async fn find(
+    connection: &mut SqliteConnection,
+    id: ApiTokenId,
+) -> Result<Option<ApiToken>, StoreError> {
+    let row = sqlx::query("SELECT * FROM api_tokens WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// Tokens after `after`, oldest first.
+pub(crate) async fn list(
+    connection: &mut SqliteConnection,
+    name: Option<&str>,
+    after: Option<ApiTokenId>,
+    limit: u32,
+) -> Result<Vec<ApiToken>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM api_tokens WHERE (?1 IS NULL OR name = ?1) AND (?2 IS NULL OR id > ?2)
+         ORDER BY id LIMIT ?3",
+    )
+    .bind(name)
+    .bind(after.map(|id| id.to_string()))
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(from_row).collect()
+}
+
+pub(crate) async fn remove(change: &mut Change, id: ApiTokenId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM api_tokens WHERE id = ?")
+        .bind(id.to_string())
+        .execute(change.connection())
+        .await?;
+    Ok(())
+}
+
+fn from_row(row: &SqliteRow) -> Result<ApiToken, StoreError> {
+    Ok(ApiToken {
+        id: row.parsed("id")?,
+        name: row.text("name")?,
+        scope: row.word("scope")?,
+        expires_at: row.time_option("expires_at")?,
+        created_at: row.time("created_at")?,
+    })
+}

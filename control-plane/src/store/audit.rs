@@ -1,0 +1,170 @@
+//! The audit log: append-only, each event chained by hash to the one before.
+
+use adit_proto::{Timestamp, api::AuditEvent, sha256_base64url};
+use serde_json::{Value, json};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    StoreError,
+    row::{RowExt as _, to_integer},
+};
+
+/// What a change says of itself.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) at: Timestamp,
+    pub(super) actor: String,
+    pub(super) operation: &'static str,
+    pub(super) object_id: String,
+    pub(super) object: Option<Value>,
+}
+
+/// Whether the log is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chain {
+    /// Every event follows from the one before.
+    Whole {
+        /// How many there are.
+        events: u64,
+    },
+    /// The event with this sequence was changed, or one before it is missing.
+    Broken {
+        /// Where the chain breaks.
+        sequence: u64,
+    },
+}
+
+pub(super) async fn append(
+    connection: &mut SqliteConnection,
+    entry: &Entry,
+) -> Result<(), StoreError> {
+    let last =
+        sqlx::query("SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1")
+            .fetch_optional(&mut *connection)
+            .await?;
+    let (sequence, previous_hash) = match last {
+        Some(row) => (row.unsigned("sequence")? + 1, row.text("hash")?),
+        None => (1, String::new()),
+    };
+    let mut event = AuditEvent {
+        sequence,
+        at: entry.at,
+        actor: entry.actor.clone(),
+        operation: entry.operation.to_owned(),
+        object_id: entry.object_id.clone(),
+        object: entry.object.clone(),
+        hash: String::new(),
+    };
+    event.hash = chain_hash(&previous_hash, &event);
+    sqlx::query(
+        "INSERT INTO audit_events (sequence, at, actor, operation, object_id, object, hash)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(to_integer(event.sequence))
+    .bind(event.at.as_millis())
+    .bind(event.actor)
+    .bind(event.operation)
+    .bind(event.object_id)
+    .bind(event.object.map(|object| object.to_string()))
+    .bind(event.hash)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Which events to list.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) actor: Option<String>,
+    pub(crate) operation: Option<String>,
+    pub(crate) object_id: Option<String>,
+}
+
+/// Events with a smaller sequence than `before`, newest first.
+pub(crate) async fn list(
+    connection: &mut SqliteConnection,
+    filter: &Filter,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM audit_events
+         WHERE (?1 IS NULL OR sequence < ?1) AND (?2 IS NULL OR actor = ?2)
+           AND (?3 IS NULL OR operation = ?3) AND (?4 IS NULL OR object_id = ?4)
+         ORDER BY sequence DESC LIMIT ?5",
+    )
+    .bind(before.map(to_integer))
+    .bind(&filter.actor)
+    .bind(&filter.operation)
+    .bind(&filter.object_id)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Walks the whole chain.
+pub(crate) async fn verify(connection: &mut SqliteConnection) -> Result<Chain, StoreError> {
+    /// Few enough to hold in memory, enough to be quick.
+    const STEP: i64 = 1000;
+    let mut previous_hash = String::new();
+    let mut sequence = 0;
+    loop {
+        let rows =
+            sqlx::query("SELECT * FROM audit_events WHERE sequence > ? ORDER BY sequence LIMIT ?")
+                .bind(to_integer(sequence))
+                .bind(STEP)
+                .fetch_all(&mut *connection)
+                .await?;
+        if rows.is_empty() {
+            return Ok(Chain::Whole { events: sequence });
+        }
+        for row in &rows {
+            // Read before anything is judged: a row that does not parse was tampered with.
+            let event = match from_row(row) {
+                Ok(event) => event,
+                Err(StoreError::Corrupt { .. }) => {
+                    return Ok(Chain::Broken { sequence: row.unsigned("sequence")? });
+                }
+                Err(error) => return Err(error),
+            };
+            if event.sequence != sequence + 1 || event.hash != chain_hash(&previous_hash, &event) {
+                return Ok(Chain::Broken { sequence: event.sequence });
+            }
+            sequence = event.sequence;
+            previous_hash = event.hash;
+        }
+    }
+}
+
+/// SHA-256 over the previous hash, a line feed, and the event as a JSON array without white space
+/// and with members of objects in alphabetical order: whoever holds the events can check the chain.
+fn chain_hash(previous_hash: &str, event: &AuditEvent) -> String {
+    let content = json!([
+        event.sequence,
+        event.at,
+        event.actor,
+        event.operation,
+        event.object_id,
+        event.object
+    ]);
+    sha256_base64url(format!("{previous_hash}\n{content}").as_bytes())
+}
+
+fn from_row(row: &SqliteRow) -> Result<AuditEvent, StoreError> {
+    let object = row
+        .try_get::<Option<&str>, _>("object")?
+        .map(|text| {
+            serde_json::from_str(text).map_err(|_error| StoreError::Corrupt { column: "object" })
+        })
+        .transpose()?;
+    Ok(AuditEvent {
+        sequence: row.unsigned("sequence")?,
+        at: row.time("at")?,
+        actor: row.text("actor")?,
+        operation: row.text("operation")?,
+        object_id: row.text("object_id")?,
+        object,
+        hash: row.text("hash")?,
+    })
+}
