@@ -1,0 +1,222 @@
+//! Where a connector awaits its clients.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use adit_proto::{ClientMessage, ConnectorMessage, Pin};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::mpsc,
+    task::{Id, JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::{ALPN, SessionChannel, SessionError, connection};
+use crate::{identity::KeyPair, tls};
+
+/// Listens for clients. Handshakes run side by side, so that no stranger holds up the others.
+///
+/// Connections beyond the limits are dropped at once. Dropping the listener closes the port and
+/// ends unfinished handshakes, not the sessions it has given.
+pub struct SessionListener {
+    incoming: mpsc::Receiver<IncomingSession>,
+    local_address: SocketAddr,
+    acceptor: JoinHandle<()>,
+}
+
+/// A client that has proved possession of a key, and nothing else yet.
+pub struct IncomingSession {
+    /// From where it comes.
+    pub remote: SocketAddr,
+    /// The pin of its key, to be compared with that in its credential.
+    pub peer_pin: Pin,
+    /// To speak with it.
+    pub channel: SessionChannel<ConnectorMessage, ClientMessage>,
+}
+
+/// Time from TCP connection to session request.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshakes at one time.
+const MAX_HANDSHAKES: usize = 256;
+
+/// Of these, from one IPv4 address or IPv6 network of 64 bits, behind which a whole office may be.
+const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
+
+/// Sessions that wait for [`SessionListener::accept`]; further ones count as handshakes.
+const MAX_WAITING: usize = 16;
+
+/// Connections that wait in the kernel.
+const BACKLOG: u32 = 1024;
+
+/// Pause when the kernel has no connection to give, as when all file descriptors are in use.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl SessionListener {
+    /// Listens at an address; `[::]` stands for IPv4 too. Must be called within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn try_bind(address: SocketAddr, identity: &KeyPair) -> io::Result<Self> {
+        let listener = bind(address)?;
+        let local_address = listener.local_addr()?;
+        let (sender, incoming) = mpsc::channel(MAX_WAITING);
+        let acceptor = Acceptor {
+            listener,
+            tls: TlsAcceptor::from(tls::server_config(identity, &[ALPN])),
+            incoming: sender,
+            handshakes: JoinSet::new(),
+            sources: HashMap::new(),
+        };
+        Ok(Self { incoming, local_address, acceptor: tokio::spawn(acceptor.run()) })
+    }
+
+    /// The address with the port that was chosen.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// The next client.
+    ///
+    /// The caller bounds how long a client may take to present its credential, and how many may do
+    /// so at one time.
+    ///
+    /// # Cancel safety
+    ///
+    /// No client is lost when the future is dropped.
+    pub async fn accept(&mut self) -> IncomingSession {
+        self.incoming.recv().await.expect("the acceptor runs as long as the listener exists")
+    }
+}
+
+impl Drop for SessionListener {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => {
+            let socket = TcpSocket::new_v6()?;
+            setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+            socket
+        }
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+struct Acceptor {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    incoming: mpsc::Sender<IncomingSession>,
+    handshakes: JoinSet<()>,
+    /// Where each of the handshakes comes from.
+    sources: HashMap<Id, IpAddr>,
+}
+
+impl Acceptor {
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                Some(finished) = self.handshakes.join_next_with_id() => {
+                    let id = match finished {
+                        Ok((id, ())) => id,
+                        Err(error) => error.id(),
+                    };
+                    self.sources.remove(&id);
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((tcp, remote)) => self.handle_connection(tcp, remote),
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        warn!(%error, "Failed to accept a connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn handle_connection(&mut self, tcp: TcpStream, remote: SocketAddr) {
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let source = source_of(remote.ip());
+        let of_source = self.sources.values().filter(|&&other| other == source).count();
+        if self.handshakes.len() >= MAX_HANDSHAKES || of_source >= MAX_HANDSHAKES_PER_SOURCE {
+            debug!(peer = %remote, "Dropped a connection, as too many handshakes are in flight");
+            return;
+        }
+        let (acceptor, incoming) = (self.tls.clone(), self.incoming.clone());
+        let handshake = self.handshakes.spawn(async move {
+            let outcome = timeout(HANDSHAKE_TIMEOUT, async {
+                let session = shake_hands(tcp, remote, &acceptor).await?;
+                // Fails only when the listener is gone.
+                let _ignored = incoming.send(session).await;
+                Ok::<_, HandshakeError>(())
+            })
+            .await
+            .unwrap_or(Err(HandshakeError::TimedOut));
+            if let Err(error) = outcome {
+                debug!(peer = %remote, error = format!("{:#}", anyhow::Error::from(error)),
+                    "Handshake failed");
+            }
+        });
+        self.sources.insert(handshake.id(), source);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("the handshake took more than {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    TimedOut,
+    #[error("the TLS handshake failed")]
+    Tls(#[from] io::Error),
+    #[error("the client has shown no certificate")]
+    NoCertificate,
+    #[error("no session was opened")]
+    Session(#[from] SessionError),
+}
+
+async fn shake_hands(
+    tcp: TcpStream,
+    remote: SocketAddr,
+    acceptor: &TlsAcceptor,
+) -> Result<IncomingSession, HandshakeError> {
+    tcp.set_nodelay(true)?;
+    let stream = acceptor.accept(tcp).await?;
+    let peer_pin = tls::peer_pin(stream.get_ref().1).ok_or(HandshakeError::NoCertificate)?;
+    let channel = connection::accept(stream).await?;
+    Ok(IncomingSession { remote, peer_pin, channel })
+}
+
+/// What one party is likely to have at its disposal.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+    }
+}
+
+/// Whether the error is that of a connection that failed while it waited (`accept(2)`), so that
+/// the next may be taken at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
