@@ -1,4 +1,5 @@
 use std::{
+    env,
     ffi::{OsStr, OsString},
     fmt, fs,
     path::{Path, PathBuf},
@@ -134,6 +135,9 @@ impl Host {
         let mut command = self.sandbox.enter();
         command.args(["ip", "netns", "exec", self.name()]).args(argv);
         command.env("HOME", self.dir()).env("TMPDIR", self.dir());
+        // Users' paths lack the folders of nft and sshd on Debian.
+        let path = env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
 
         command
     }

@@ -45,7 +45,7 @@ mod sniffer;
 mod wait;
 mod world;
 
-pub use binary::binary;
+pub use binary::{binary, python_tool};
 pub use clock::monotonic_ns;
 pub use command::{Command, Output};
 pub use host::Host;

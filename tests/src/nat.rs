@@ -29,7 +29,8 @@ impl Host {
             .check();
     }
 
-    /// Drops a share of what arrives at this end, in thousandths.
+    /// Drops a share of what arrives at this end, in thousandths, but no address resolution:
+    /// losing that would cost seconds, as on no real path.
     #[track_caller]
     pub fn lose(&self, at: &End, thousandths: u16) {
         let interface = at.interface();
@@ -39,6 +40,8 @@ impl Host {
                 r#"table netdev lose-{interface} {{
                     chain ingress {{
                         type filter hook ingress device "{interface}" priority 0
+                        meta protocol arp accept
+                        icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
                         numgen random mod 1000 < {thousandths} drop
                     }}
                 }}"#

@@ -1,1 +1,55 @@
-fn main() {}
+//! The developers' commands. Each does its own set-up, so that a newcomer needs only cargo.
+
+mod cargo;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The developers' commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Cli {
+    /// Run every test, or those whose name holds FILTER.
+    Test {
+        /// Part of the names of the tests to run.
+        filter: Option<String>,
+    },
+    /// Show Adit at work: permitted, denied with a reason, and revoked while it runs.
+    Demo {
+        /// Hold the world when done, and print the commands to look around in it.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Check the machine, and install what the tests need, as the other commands do.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse() {
+        Cli::Test { filter } => test(filter.as_deref()),
+        Cli::Demo { keep } => demo(keep),
+        Cli::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+    };
+
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn test(filter: Option<&str>) -> anyhow::Result<ExitCode> {
+    setup::run()?;
+    setup::ensure_schemathesis(&cargo::target_dir());
+    cargo::build()?;
+
+    cargo::test(filter)
+}
+
+fn demo(keep: bool) -> anyhow::Result<ExitCode> {
+    setup::run()?;
+    cargo::build_programs()?;
+
+    cargo::run_demo(keep)
+}

@@ -32,12 +32,17 @@ pub(crate) fn print_listening(address: SocketAddr) {
 pub(crate) fn name_of(error: &io::Error) -> String {
     // The kernel's answer to ICMP "administratively prohibited": EHOSTUNREACH for IPv4, EACCES
     // for IPv6.
-    match error.kind() {
-        ErrorKind::ConnectionRefused => "refused".to_owned(),
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "reset".to_owned(),
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => "timeout".to_owned(),
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable".to_owned(),
-        ErrorKind::PermissionDenied => "prohibited".to_owned(),
-        _ => error.to_string(),
-    }
+    let names = [
+        (ErrorKind::ConnectionRefused, "refused"),
+        (ErrorKind::ConnectionReset, "reset"),
+        (ErrorKind::BrokenPipe, "reset"),
+        (ErrorKind::TimedOut, "timeout"),
+        (ErrorKind::WouldBlock, "timeout"),
+        (ErrorKind::HostUnreachable, "unreachable"),
+        (ErrorKind::NetworkUnreachable, "unreachable"),
+        (ErrorKind::PermissionDenied, "prohibited"),
+    ];
+    let name = names.iter().find(|(kind, _)| *kind == error.kind());
+
+    name.map_or_else(|| error.to_string(), |(_, name)| (*name).to_owned())
 }

@@ -28,8 +28,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let body = body.clone();
         thread::spawn(move || {
             let result = answer(&stream, &body);
-            let how = result.map_or_else(|e| event::name_of(&e), |request| request);
-            event::print("request", json!({ "peer": peer.to_string(), "request": how }));
+            let request = result.unwrap_or_else(|e| event::name_of(&e));
+            event::print("request", json!({ "peer": peer.to_string(), "request": request }));
         });
     }
 }

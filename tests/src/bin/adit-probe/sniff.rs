@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     stopping.store(true, Ordering::Relaxed);
     let mut total = Counts::default();
     for thread in threads {
-        let counts = thread.join().expect("the capture does not panic")?;
+        let counts = thread.join().map_err(|_| anyhow!("a capture panicked"))??;
         total.packets += counts.packets;
         total.bytes += counts.bytes;
         total.matches += counts.matches;

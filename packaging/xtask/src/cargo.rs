@@ -1,0 +1,109 @@
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, ExitStatus},
+    thread,
+};
+
+use anyhow::{Context as _, bail};
+
+/// Builds everything the tests run: the programs, and the tests themselves.
+///
+/// One build of all targets, because tests and programs built apart would be built with different
+/// features of the same dependencies, and thus twice.
+pub(crate) fn build() -> anyhow::Result<()> {
+    succeed(cargo().args(["build", "--workspace", "--all-targets"]))
+}
+
+/// Builds the programs alone.
+pub(crate) fn build_programs() -> anyhow::Result<()> {
+    succeed(cargo().args(["build", "--workspace", "--bins"]))
+}
+
+/// Runs the tests, all of them or those whose name holds `filter`.
+pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if env::var_os("RUST_TEST_THREADS").is_none() {
+        command.env("RUST_TEST_THREADS", test_threads().to_string());
+    }
+    if let Some(filter) = filter {
+        // Without the examples in the documentation, which are compiled one by one.
+        command.args(["--lib", "--bins", "--tests"]);
+        if names_of_tests(filter)? == 0 {
+            bail!("no test has {filter:?} in its name");
+        }
+        command.args(["--", filter]);
+    }
+
+    run(&mut command)
+}
+
+/// Runs the demo, which was built before.
+pub(crate) fn run_demo(keep: bool) -> anyhow::Result<ExitCode> {
+    let mut command = Command::new(target_dir().join("debug/demo"));
+    if keep {
+        command.arg("--keep");
+    }
+
+    run(&mut command)
+}
+
+/// Counts the tests whose name holds `filter`.
+fn names_of_tests(filter: &str) -> anyhow::Result<usize> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--quiet", "--lib", "--bins", "--tests", "--"]);
+    let output = command.args(["--list", filter]).output().context("failed to run cargo")?;
+    if !output.status.success() {
+        bail!("failed to list the tests: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let names = String::from_utf8_lossy(&output.stdout);
+
+    Ok(names.lines().filter(|line| line.ends_with(": test")).count())
+}
+
+/// Most end-to-end tests wait more than they compute, but some measure time.
+fn test_threads() -> usize {
+    thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace_dir());
+
+    command
+}
+
+fn workspace_dir() -> &'static Path {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir.ancestors().nth(2).expect("this package is two folders below the workspace")
+}
+
+/// Returns where cargo builds.
+pub(crate) fn target_dir() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => workspace_dir().join(dir),
+        None => workspace_dir().join("target"),
+    }
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = status(command)?;
+    if !status.success() {
+        bail!("{command:?} failed: {status}");
+    }
+
+    Ok(())
+}
+
+/// Runs a command and passes its exit code on.
+fn run(command: &mut Command) -> anyhow::Result<ExitCode> {
+    let status = status(command)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn status(command: &mut Command) -> anyhow::Result<ExitStatus> {
+    command.status().with_context(|| format!("failed to run {command:?}"))
+}
