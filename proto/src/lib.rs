@@ -18,6 +18,8 @@
 //!
 //! The crate is pure: it opens no socket, reads no clock and draws no randomness.
 
+#![forbid(unsafe_code)]
+
 mod assertion;
 mod bundle;
 mod config;
