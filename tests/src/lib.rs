@@ -42,6 +42,7 @@ mod nat;
 pub mod probe;
 mod process;
 mod sniffer;
+pub mod untrusted_input;
 mod wait;
 mod world;
 

@@ -24,7 +24,7 @@ impl Connector {
         let connector = Self { host: host.clone(), listen, state_dir, process };
         control_plane.wait_for_item("/v1/connectors", READY_TIMEOUT, |item| {
             assert!(connector.process.is_running(), "ended: {}", connector.process.output());
-            item["site_id"] == site && item["online"] == true
+            item["site_id"] == site && item["connected"] == true
         });
 
         connector

@@ -220,7 +220,8 @@ impl ControlPlane {
         let path = format!("/v1/users/{id}");
         let user = self.get(&path);
         let if_match = format!("If-Match: {}", etag(&user));
-        let body = json!({ "name": text(&user.ok(), "name"), "disabled": disabled });
+        let user = user.ok();
+        let body = json!({ "name": user["name"], "email": user["email"], "disabled": disabled });
 
         self.request("PUT", &path, &[&if_match], Some(&body))
     }
@@ -248,7 +249,7 @@ impl ControlPlane {
     #[track_caller]
     pub fn create_connector_token(&self, site: &str) -> String {
         let path = format!("/v1/sites/{site}/connector-tokens");
-        text(&self.post(&path, &json!({})).ok(), "token")
+        text(&self.post(&path, &json!({ "name": "connector" })).ok(), "token")
     }
 
     /// Creates a resource and returns its id. `filters` holds pairs of a protocol and its ports,
@@ -302,7 +303,7 @@ impl ControlPlane {
     #[must_use]
     #[track_caller]
     pub fn create_enrollment_key(&self, user: &str) -> String {
-        let body = json!({ "name": "test", "user_id": user, "reusable": false });
+        let body = json!({ "name": "test", "user_id": user, "uses": 1, "approved": true });
         text(&self.post("/v1/enrollment-keys", &body).ok(), "key")
     }
 
