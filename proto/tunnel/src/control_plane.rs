@@ -258,11 +258,7 @@ impl ControlPlane {
         B: Serialize + Sync + ?Sized,
         R: DeserializeOwned,
     {
-        let mut json = serde_json::to_vec(body).expect("a body is representable in JSON");
-        if json == b"null" {
-            json.clear();
-        }
-        let response = self.send(self.request(method, path, json)?).await?;
+        let response = self.send(self.request(method, path, json(body))?).await?;
         self.read(response).await
     }
 
@@ -280,17 +276,7 @@ impl ControlPlane {
             .ok_or_else(|| ControlPlaneError::Url { reason: format!("no path: {path}") })?;
         let mut request = self.http.request(method.clone(), url.clone());
         if let Some(identity) = &self.identity {
-            let (subject, key) = &**identity;
-            // What the server sees, after the URL's normalisation.
-            let path_and_query = match url.query() {
-                Some(query) => format!("{}?{query}", url.path()),
-                None => url.path().to_owned(),
-            };
-            let token = key.assertion(*subject, method.as_str(), &path_and_query, &body, now());
-            let mut value: HeaderValue = format!("{} {token}", Assertion::SCHEME)
-                .try_into()
-                .expect("an assertion is made of base64url and a dot");
-            value.set_sensitive(true);
+            let value = authorization(identity, &method, &url, &body);
             request = request.header(AUTHORIZATION, value);
         }
         if !body.is_empty() {
@@ -387,6 +373,34 @@ impl fmt::Debug for Fetched {
             Self::New { etag, .. } => f.debug_struct("New").field("etag", etag).finish(),
         }
     }
+}
+
+/// The body of a request: empty for `()`.
+fn json<B: Serialize + ?Sized>(body: &B) -> Vec<u8> {
+    let mut json = serde_json::to_vec(body).expect("a body is representable in JSON");
+    if json == b"null" {
+        json.clear();
+    }
+    json
+}
+
+fn authorization(
+    (subject, key): &(AssertionSubject, KeyPair),
+    method: &Method,
+    url: &Url,
+    body: &[u8],
+) -> HeaderValue {
+    // As the control plane sees it, after the URL's normalisation.
+    let path = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let token = key.assertion(*subject, method.as_str(), &path, body, now());
+    let mut value: HeaderValue = format!("{} {token}", Assertion::SCHEME)
+        .try_into()
+        .expect("an assertion is made of base64url and a dot");
+    value.set_sensitive(true);
+    value
 }
 
 #[expect(clippy::disallowed_methods, reason = "an assertion is bound to the time of its request")]

@@ -77,9 +77,8 @@ impl KeyPair {
     ///
     /// See [`IdentityError`]. A file that exists is never overwritten.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
-        let pem = private_file::read_or_create(path, || {
-            Ok(Zeroizing::new(generate()?.serialize_pem()))
-        })?;
+        let pem =
+            private_file::read_or_create(path, || Ok(Zeroizing::new(generate()?.serialize_pem())))?;
         let der = parse_pem(&pem).ok_or_else(|| IdentityError::Damaged { path: path.into() })?;
         Self::try_from_der(&der).map_err(|_reason| IdentityError::Damaged { path: path.into() })
     }
@@ -278,9 +277,8 @@ mod tests {
     #[test]
     fn an_assertion_verifies_under_the_key_that_is_announced() {
         let key = KeyPair::try_generate().unwrap();
-        let subject = AssertionSubject::Device(
-            serde_json::from_str::<DeviceId>("\"00000000-0000-0000-0000-000000000001\"").unwrap(),
-        );
+        let id = format!("{}_{:032x}", DeviceId::PREFIX, 1);
+        let subject = AssertionSubject::Device(id.parse().unwrap());
         let now = Timestamp::from_millis(1_000_000);
         let token = key.assertion(subject, "GET", "/v1/client/config?a=b", b"", now);
         let spki = URL_SAFE_NO_PAD.decode(key.spki_base64url()).unwrap();

@@ -278,10 +278,14 @@ impl<In: DeserializeOwned> SessionReceiver<In> {
                         .release_capacity(data.len())
                         .map_err(|error| self.handle.error(error))?;
                 }
-                Some(Err(error)) => match self.handle.error(error) {
-                    SessionError::Closed => return Ok(None),
-                    error => return Err(error),
-                },
+                Some(Err(error)) => {
+                    let error = self.handle.error(error);
+                    return if matches!(error, SessionError::Closed) {
+                        Ok(None)
+                    } else {
+                        Err(error)
+                    };
+                }
                 None if self.lines.is_empty() => return Ok(None),
                 None => return Err(SessionError::Malformed),
             }

@@ -34,9 +34,8 @@ pub fn client_config(pin: Pin, identity: Option<&KeyPair>, alpn: &[&[u8]]) -> Ar
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedServer { pin, provider }));
     let mut config = match identity {
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
-            identity.certified_key(),
-        ))),
+        Some(identity) => builder
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key()))),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -261,10 +260,8 @@ mod tests {
     #[test]
     fn a_server_of_another_key_is_refused() {
         let (client, server) = (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
-        let (connection, on_client, on_server) = shake(
-            &client_config(client.pin(), Some(&client), &[]),
-            &server_config(&server, &[]),
-        );
+        let (connection, on_client, on_server) =
+            shake(&client_config(client.pin(), Some(&client), &[]), &server_config(&server, &[]));
         let error = on_client.unwrap_err();
         assert!(is_pin_mismatch(&error), "{error}");
         assert!(is_pin_mismatch(&io::Error::new(io::ErrorKind::InvalidData, error)));

@@ -150,7 +150,10 @@ mod tests {
         assert_eq!(parser.extend(b"a"), Err(TooLong));
 
         let mut parser = EventParser::default();
-        assert_eq!(parser.extend("data:aaaaaaa\n".repeat(MAX_LEN / 8 + 1).as_bytes()), Err(TooLong));
+        assert_eq!(
+            parser.extend("data:aaaaaaa\n".repeat(MAX_LEN / 8 + 1).as_bytes()),
+            Err(TooLong)
+        );
     }
 
     fn any_stream() -> impl Strategy<Value = (String, Vec<Event>)> {

@@ -30,9 +30,8 @@ pub(super) async fn open(
     impl Stream<Item = Result<StreamEvent, ControlPlaneError>> + Send + Unpin + use<>,
     ControlPlaneError,
 > {
-    let mut request = control_plane
-        .request(Method::GET, path, Vec::new())?
-        .header(ACCEPT, "text/event-stream");
+    let mut request =
+        control_plane.request(Method::GET, path, Vec::new())?.header(ACCEPT, "text/event-stream");
     if let Some(id) = last_event_id {
         request = request.header("last-event-id", id);
     }
@@ -51,11 +50,8 @@ pub(super) async fn open(
     if !content_type.is_some_and(|value| value.starts_with("text/event-stream")) {
         return Err(control_plane.unexpected(response.status(), "it is no event stream"));
     }
-    let follower = Follower {
-        control_plane: control_plane.clone(),
-        response,
-        parser: EventParser::default(),
-    };
+    let follower =
+        Follower { control_plane: control_plane.clone(), response, parser: EventParser::default() };
     let events = stream::unfold(Some(follower), |follower| async {
         let mut follower = follower?;
         match follower.next().await {

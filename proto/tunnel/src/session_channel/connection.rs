@@ -67,20 +67,23 @@ where
     let (handle, control) = Handle::new();
     tokio::spawn(run_client(connection, control));
 
-    // Without the scope of a link-local address, which has no place in a URI.
-    let authority = SocketAddr::new(endpoint.ip(), endpoint.port());
-    let request = Request::post(format!("https://{authority}{SESSION_PATH}"))
-        .header(CONTENT_TYPE, "application/x-ndjson")
-        .body(())
-        .expect("an address and a constant path are a URI");
     let mut requests = requests.ready().await.map_err(|error| handle.error(error))?;
     let (response, sending) =
-        requests.send_request(request, false).map_err(|error| handle.error(error))?;
+        requests.send_request(request(endpoint), false).map_err(|error| handle.error(error))?;
     let response = response.await.map_err(|error| handle.error(error))?;
     if response.status() != StatusCode::OK {
         return Err(SessionError::Refused { status: response.status() });
     }
     Ok(SessionChannel::new(sending, response.into_body(), handle))
+}
+
+fn request(endpoint: SocketAddr) -> Request<()> {
+    // Without the scope of a link-local address, which has no place in a URI.
+    let authority = SocketAddr::new(endpoint.ip(), endpoint.port());
+    Request::post(format!("https://{authority}{SESSION_PATH}"))
+        .header(CONTENT_TYPE, "application/x-ndjson")
+        .body(())
+        .expect("an address and a constant path are a URI")
 }
 
 /// Accepts a session on a connection from a client.
@@ -150,18 +153,19 @@ impl Handle {
 
     /// Why a stream failed.
     pub(super) fn error(&self, error: h2::Error) -> SessionError {
-        match self.closed() {
-            SessionError::Closed if !is_orderly(&error) => SessionError::Lost { source: error },
-            reason => reason,
+        if is_orderly(&error) || self.is_unresponsive() {
+            return self.closed();
         }
+        SessionError::Lost { source: error }
     }
 
     /// Why a stream has ended.
     pub(super) fn closed(&self) -> SessionError {
-        if self.is_unresponsive.load(Ordering::Relaxed) {
-            return SessionError::Unresponsive;
-        }
-        SessionError::Closed
+        if self.is_unresponsive() { SessionError::Unresponsive } else { SessionError::Closed }
+    }
+
+    fn is_unresponsive(&self) -> bool {
+        self.is_unresponsive.load(Ordering::Relaxed)
     }
 }
 

@@ -128,6 +128,7 @@ struct Acceptor {
 
 impl Acceptor {
     async fn run(mut self) {
+        let mut is_failing = false;
         loop {
             tokio::select! {
                 Some(finished) = self.handshakes.join_next_with_id() => {
@@ -138,10 +139,17 @@ impl Acceptor {
                     self.sources.remove(&id);
                 }
                 accepted = self.listener.accept() => match accepted {
-                    Ok((tcp, remote)) => self.handle_connection(tcp, remote),
+                    Ok((tcp, remote)) => {
+                        is_failing = false;
+                        self.handle_connection(tcp, remote);
+                    }
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
-                        warn!(%error, "Failed to accept a connection");
+                        // Once, however long the shortage lasts.
+                        if !is_failing {
+                            warn!(%error, "Failed to accept connections");
+                        }
+                        is_failing = true;
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
