@@ -1,0 +1,203 @@
+//! What strangers can send, each kind fed to everything that reads it. A fuzzer calls these with
+//! inputs of its own making, the tests with the committed corpus. Each must return, whatever comes.
+
+use std::{
+    net::SocketAddr,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use adit_policy::{Destination, Evaluator, validate_policy, validate_resource};
+use adit_proto::{
+    Assertion, Bundle, ClientConfig, ClientMessage, ConnectorMessage, Credential, JoinToken, Pin,
+    PortRange, Protocol, Signed, SigningKey, Timestamp, TokenType, api,
+};
+use adit_tunnel::{
+    Endpoint, Packet, PeerConfig, Received, Refusal, Sealed, Tunnel, WireguardSecret, refuse,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The kinds of input, each with the name of its fuzz target and of its corpus.
+pub const KINDS: [(&str, fn(&[u8])); 5] = [
+    ("outer_datagram", outer_datagram),
+    ("inner_packet", inner_packet),
+    ("credential", credential),
+    ("bundle", bundle),
+    ("rest_body", rest_body),
+];
+
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_seed(&[7; 32]));
+
+/// A datagram that reaches a WireGuard socket: to a responder with one live peer, from a stranger
+/// and from the peer's own address.
+pub fn outer_datagram(bytes: &[u8]) {
+    let start = Instant::now();
+    let here: SocketAddr = "192.0.2.1:443".parse().expect("a literal address");
+    let there: SocketAddr = "192.0.2.2:443".parse().expect("a literal address");
+    let secret = |text: &str| text.parse::<WireguardSecret>().expect("a literal key");
+    let client_secret = secret("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
+    let connector_secret = secret("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=");
+    let mut client = Tunnel::new(client_secret.clone(), start);
+    let mut connector = Tunnel::new(connector_secret.clone(), start);
+    let everything = || vec!["0.0.0.0/0".parse().expect("a literal prefix")];
+    let peer = |secret: &WireguardSecret, endpoint| PeerConfig {
+        public_key: secret.public_key(),
+        allowed_ips: everything(),
+        endpoint,
+        keepalive: None,
+    };
+    let connector_peer =
+        client.upsert(peer(&connector_secret, Some(there)), start).expect("the first peer");
+    connector.upsert(peer(&client_secret, None), start).expect("the first peer");
+
+    let mut buffer = vec![0; Tunnel::BUFFER_LEN];
+    client.initiate_handshake(connector_peer, start);
+    for _round in 0..2 {
+        while let Some(transmit) = client.poll_transmit() {
+            connector.handle_datagram(here.into(), &transmit.bytes, &mut buffer, start);
+        }
+        while let Some(transmit) = connector.poll_transmit() {
+            client.handle_datagram(there.into(), &transmit.bytes, &mut buffer, start);
+        }
+    }
+
+    // Once as it is, and once behind the header of a live session, whose index none could guess.
+    let mut sealed = vec![0; Tunnel::BUFFER_LEN];
+    let mut behind_live_header = bytes.to_vec();
+    if let Sealed::Datagram { bytes: datagram, .. } =
+        client.seal(connector_peer, &[], &mut sealed, start)
+    {
+        behind_live_header.splice(0..0, datagram.iter().take(8).copied());
+    }
+    for datagram in [bytes, &behind_live_header] {
+        for from in [Endpoint::from(here), Endpoint::from(there)] {
+            let received = connector.handle_datagram(from, datagram, &mut buffer, start);
+            assert!(
+                !matches!(received, Received::Packet { .. }),
+                "a datagram that no key sealed was opened"
+            );
+            while connector.poll_transmit().is_some() {}
+        }
+    }
+    connector.handle_timeout(start + Duration::from_secs(1));
+}
+
+/// A packet that leaves the tunnel.
+pub fn inner_packet(bytes: &[u8]) {
+    let Ok(packet) = Packet::try_parse(bytes) else { return };
+    assert!(packet.bytes().len() <= bytes.len());
+    if let Some(flow) = packet.flow() {
+        assert_eq!(flow.reversed().reversed(), flow);
+    }
+    let _embedded = packet.related_flow();
+    for refusal in [Refusal::Prohibited, Refusal::TooBig { mtu: 1280 }] {
+        if let Some(answer) = refuse(&packet, refusal, None) {
+            let answer = Packet::try_parse(&answer).expect("our own answer is a packet");
+            assert_eq!(answer.destination(), packet.source());
+        }
+    }
+}
+
+/// A device's credential, an assertion or a token to join with: as sent, and rightly signed around
+/// a hostile payload.
+pub fn credential(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let now = Timestamp::from_millis(1_767_225_600_000);
+    let pin = Pin::from_spki(b"device");
+    let keys = [KEY.organisation_key()];
+
+    assert!(
+        Credential::verify(&text, &keys, &pin, now).is_err(),
+        "a forged credential is accepted"
+    );
+    drop(Assertion::unverified_subject(&text));
+    drop(Assertion::verify(&text, bytes, "GET", "/", b"", now));
+    drop(text.parse::<JoinToken>());
+    drop(text.parse::<PortRange>());
+    drop(text.parse::<Timestamp>());
+
+    if let Ok(payload) = serde_json::from_slice::<serde_json::Value>(bytes) {
+        let signed = Signed::sign(payload, TokenType::Credential, &KEY);
+        drop(Credential::verify(signed.token(), &keys, &pin, now));
+    }
+}
+
+/// A connector's bundle or a client's configuration: as sent, and rightly signed around a hostile
+/// payload, then compiled and asked.
+pub fn bundle(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let keys = [KEY.organisation_key()];
+    let connector_id = "conn_00000000000000000000000000000001".parse().expect("a literal id");
+    assert!(
+        Bundle::verify(&text, &keys, connector_id, None).is_err(),
+        "a forged bundle is accepted"
+    );
+
+    let Ok(payload) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
+    let signed = Signed::sign(payload.clone(), TokenType::Bundle, &KEY);
+    if let Ok(bundle) = Bundle::verify(signed.token(), &keys, connector_id, None)
+        && let Ok(evaluator) = Evaluator::try_new(&bundle.policies, &bundle.resources)
+    {
+        let first = bundle.resources.first().and_then(|resource| resource.addresses.first());
+        let address = first.map_or([10, 9, 0, 2].into(), ipnet::IpNet::addr);
+        evaluator.resource_at(&Destination { address, port: 80, protocol: Protocol::Tcp });
+    }
+    let signed = Signed::sign(payload, TokenType::ClientConfig, &KEY);
+    drop(Signed::<ClientConfig>::verify(signed.token(), TokenType::ClientConfig, &keys));
+}
+
+/// A body of the REST API or a line of the session channel. What is understood survives a round
+/// trip.
+pub fn rest_body(bytes: &[u8]) {
+    if let Some(policy) = understood::<api::PolicyWrite>(bytes) {
+        drop(validate_policy(&policy));
+    }
+    if let Some(resource) = understood::<api::ResourceWrite>(bytes) {
+        drop(validate_resource(&resource));
+    }
+    understood::<api::UserWrite>(bytes);
+    understood::<api::GroupWrite>(bytes);
+    understood::<api::SiteWrite>(bytes);
+    understood::<api::OrganisationWrite>(bytes);
+    understood::<api::ConnectorWrite>(bytes);
+    understood::<api::ConnectorTokenWrite>(bytes);
+    understood::<api::ConnectorEnroll>(bytes);
+    understood::<api::ConnectorReport>(bytes);
+    understood::<api::ClientEnroll>(bytes);
+    understood::<api::WireguardDeviceWrite>(bytes);
+    understood::<api::EnrollmentKeyWrite>(bytes);
+    understood::<api::ApiTokenWrite>(bytes);
+    understood::<api::ExplainRequest>(bytes);
+    understood::<api::AccessEventBatch>(bytes);
+    understood::<ClientMessage>(bytes);
+    understood::<ConnectorMessage>(bytes);
+}
+
+fn understood<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Option<T> {
+    let value: T = serde_json::from_slice(bytes).ok()?;
+    let written = serde_json::to_vec(&value).expect("what was read can be written");
+    let again: T = serde_json::from_slice(&written).expect("what was written can be read");
+    assert_eq!(serde_json::to_vec(&again).expect("what was read can be written"), written);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn the_corpus_of_every_kind_of_untrusted_input_is_survived() {
+        for (kind, feed) in KINDS {
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(kind);
+            let mut fed = 0;
+            for entry in fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{corpus:?}: {error}"))
+            {
+                feed(&fs::read(entry.unwrap().path()).unwrap());
+                fed += 1;
+            }
+            assert!(fed >= 5, "the corpus of {kind} holds only {fed} inputs");
+        }
+    }
+}
