@@ -177,10 +177,12 @@ fn if_known(effect: Effect, name: &str, condition: Expr) -> Expr {
     };
     match effect {
         Effect::Permit => binary(BinaryOp::And, known, condition),
-        Effect::Forbid => {
-            let unknown = Expr::UnaryOp { op: UnaryOp::Not, expr: Arc::new(known) };
-            binary(BinaryOp::Or, unknown, condition)
-        }
+        // The schema knows what a test has shown in this branch, but not behind `!… ||`.
+        Effect::Forbid => Expr::IfThenElse {
+            cond: Arc::new(known),
+            then_expr: Arc::new(condition),
+            else_expr: Arc::new(Expr::Literal(Literal::Bool(true))),
+        },
     }
 }
 
@@ -216,4 +218,106 @@ fn attribute(var: Var, name: &str) -> Expr {
 
 fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
     Expr::BinaryOp { op, left: Arc::new(left), right: Arc::new(right) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_proto::{DeviceId, GroupId, UserId};
+    use uuid::Uuid;
+
+    fn cedar(
+        effect: Effect,
+        subjects: &SubjectSelector,
+        resources: &ResourceSelector,
+        conditions: &Conditions,
+    ) -> String {
+        let policy = to_cedar("pol_1", effect, subjects, resources, conditions).unwrap();
+        policy.to_cedar().unwrap()
+    }
+
+    /// Spaces and parentheses are the printer's.
+    fn bare(text: &str) -> String {
+        text.replace(|character: char| character.is_whitespace() || "()".contains(character), "")
+    }
+
+    #[test]
+    fn a_policy_becomes_one_cedar_policy() {
+        let subjects = SubjectSelector {
+            everyone: false,
+            users: vec![UserId::from_uuid(Uuid::nil())],
+            groups: vec![GroupId::from_uuid(Uuid::nil())],
+            devices: vec![DeviceId::from_uuid(Uuid::nil())],
+        };
+        let resources = ResourceSelector {
+            all: false,
+            ids: vec![ResourceId::from_uuid(Uuid::nil())],
+            tags: vec!["env:prod".to_owned()],
+        };
+        let conditions = Conditions {
+            posture: vec!["encrypted".to_owned()],
+            source_networks: vec!["192.0.2.0/24".parse().unwrap()],
+            authenticated_within_s: Some(3600),
+        };
+        let zeros = "0".repeat(32);
+        let text = cedar(Effect::Permit, &subjects, &resources, &conditions);
+        for part in [
+            r#"permit ( principal, action == Action::"connect", resource )"#,
+            &format!(r#"principal in [User::"usr_{zeros}"]"#),
+            &format!(r#"principal in [Group::"grp_{zeros}"]"#),
+            &format!(r#"principal in [Device::"dev_{zeros}"]"#),
+            &format!(r#"resource in [Resource::"res_{zeros}"]"#),
+            r#"resource.tags.containsAny(["env:prod"])"#,
+            r#"context.posture.containsAll(["encrypted"])"#,
+            r#"context has source && context.source.isInRange(ip("192.0.2.0/24"))"#,
+            "context has authenticated_age && context.authenticated_age < 3600",
+        ] {
+            assert!(bare(&text).contains(&bare(part)), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_forbid_takes_what_is_unknown_for_true() {
+        let everyone = SubjectSelector { everyone: true, ..SubjectSelector::default() };
+        let all = ResourceSelector { all: true, ..ResourceSelector::default() };
+        let conditions = Conditions { authenticated_within_s: Some(60), ..Conditions::default() };
+        let text = cedar(Effect::Forbid, &everyone, &all, &conditions);
+        let part = "if context has authenticated_age then context.authenticated_age < 60 else true";
+        assert!(bare(&text).contains(&bare(part)), "{text}");
+    }
+
+    #[test]
+    fn text_of_a_person_stays_a_string() {
+        let hostile = r#""]) }; permit (principal, action, resource); //"#;
+        let everyone = SubjectSelector { everyone: true, ..SubjectSelector::default() };
+        let resources =
+            ResourceSelector { tags: vec![hostile.to_owned()], ..ResourceSelector::default() };
+        let text = cedar(Effect::Permit, &everyone, &resources, &Conditions::default());
+        let again: PolicySet = text.parse().unwrap();
+        assert_eq!(again.num_of_policies(), 1);
+        assert!(text.contains("when"));
+    }
+
+    #[test]
+    fn every_shape_of_policy_is_within_the_schema() {
+        let selector = |bit: bool| if bit { vec!["x".to_owned()] } else { vec![] };
+        for shape in 0..256_u32 {
+            let [a, b, c, d, e, f, g, h] = std::array::from_fn(|bit| shape >> bit & 1 == 1);
+            let subjects = SubjectSelector {
+                everyone: a,
+                users: if b { vec![UserId::from_uuid(Uuid::nil())] } else { vec![] },
+                ..SubjectSelector::default()
+            };
+            let resources = ResourceSelector { all: c, ids: vec![], tags: selector(d) };
+            let conditions = Conditions {
+                posture: selector(e),
+                source_networks: if f { vec!["::/0".parse().unwrap()] } else { vec![] },
+                authenticated_within_s: g.then_some(u64::MAX),
+            };
+            let effect = if h { Effect::Forbid } else { Effect::Permit };
+            let policy = to_cedar("pol_1", effect, &subjects, &resources, &conditions).unwrap();
+            let policies = PolicySet::from_policies([policy]).unwrap();
+            assert!(violation(&policies).is_none(), "{policies}");
+        }
+    }
 }

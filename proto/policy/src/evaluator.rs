@@ -141,6 +141,11 @@ impl Evaluator {
             .collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn held_policies(&self) -> usize {
+        self.slices.iter().map(|slice| slice.cedar.num_of_policies()).sum()
+    }
+
     pub(crate) fn authorizer(&self) -> &Authorizer {
         &self.authorizer
     }

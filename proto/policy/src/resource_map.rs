@@ -136,3 +136,128 @@ fn to_network(network: IpNet) -> IpNetwork {
     IpNetwork::new_truncate(network.addr(), network.prefix_len())
         .expect("both crates bound the length of a prefix alike")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    fn map(entries: &[(&str, &str)]) -> ResourceMap<usize> {
+        let mut map = ResourceMap::new();
+        for (place, (prefixes, filters)) in entries.iter().enumerate() {
+            let addresses: Vec<IpNet> =
+                prefixes.split(' ').map(|prefix| prefix.parse().unwrap()).collect();
+            map.upsert(&addresses, &serde_json::from_str::<Vec<_>>(filters).unwrap(), place);
+        }
+        map
+    }
+
+    fn tcp(address: &str, port: u16) -> Destination {
+        Destination { address: address.parse().unwrap(), port, protocol: Protocol::Tcp }
+    }
+
+    const ALL: &str = "[]";
+    const ALL_TCP: &str = r#"[{"protocol": "tcp"}]"#;
+    const WEB: &str = r#"[{"protocol": "tcp", "ports": ["80", "8000-8100"]}]"#;
+    const LOW: &str = r#"[{"protocol": "tcp", "ports": ["1-1023"]}]"#;
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let map = map(&[("10.0.0.0/8", ALL), ("10.1.2.0/24", ALL), ("10.1.0.0/16", ALL)]);
+        assert_eq!(map.find(&tcp("10.1.2.3", 1)), Some(&1));
+        assert_eq!(map.find(&tcp("10.1.3.3", 1)), Some(&2));
+        assert_eq!(map.find(&tcp("10.2.0.0", 1)), Some(&0));
+        assert_eq!(map.find(&tcp("11.0.0.0", 1)), None);
+    }
+
+    #[test]
+    fn a_longer_prefix_on_other_ports_is_passed_over() {
+        let map = map(&[("0.0.0.0/0", ALL), ("10.0.0.0/8", LOW), ("10.1.2.3/32", WEB)]);
+        assert_eq!(map.find(&tcp("10.1.2.3", 80)), Some(&2));
+        assert_eq!(map.find(&tcp("10.1.2.3", 81)), Some(&1));
+        assert_eq!(map.find(&tcp("10.1.2.3", 8101)), Some(&0));
+        let udp = Destination { protocol: Protocol::Udp, ..tcp("10.1.2.3", 80) };
+        assert_eq!(map.find(&udp), Some(&0));
+    }
+
+    #[test]
+    fn on_one_prefix_the_narrower_range_wins_and_then_the_first() {
+        let one = "10.0.0.0/8";
+        let map = map(&[(one, ALL), (one, ALL_TCP), (one, LOW), (one, WEB), (one, WEB)]);
+        assert_eq!(map.find(&tcp("10.0.0.1", 80)), Some(&3));
+        assert_eq!(map.find(&tcp("10.0.0.1", 81)), Some(&2));
+        assert_eq!(map.find(&tcp("10.0.0.1", 8050)), Some(&3));
+        assert_eq!(map.find(&tcp("10.0.0.1", 9000)), Some(&1));
+        let icmp = Destination { protocol: Protocol::Icmp, ..tcp("10.0.0.1", 0) };
+        assert_eq!(map.find(&icmp), Some(&0));
+    }
+
+    #[test]
+    fn icmp_has_no_ports() {
+        let map = map(&[("::/0", r#"[{"protocol": "icmp"}]"#)]);
+        for port in [0, 8, u16::MAX] {
+            let destination = Destination { protocol: Protocol::Icmp, ..tcp("::1", port) };
+            assert_eq!(map.find(&destination), Some(&0));
+        }
+        assert_eq!(map.find(&tcp("::1", 8)), None);
+    }
+
+    #[test]
+    fn host_bits_and_repeated_prefixes_are_of_no_account() {
+        let map = map(&[("10.0.0.1/8 10.0.0.0/8 10.255.0.0/8", ALL)]);
+        assert_eq!(map.find(&tcp("10.3.0.1", 1)), Some(&0));
+    }
+
+    #[test]
+    fn versions_of_ip_stay_apart() {
+        let map = map(&[("0.0.0.0/0", ALL)]);
+        assert_eq!(map.find(&tcp("::ffff:10.0.0.1", 1)), None);
+        assert_eq!(map.find(&tcp("10.0.0.1", 1)), Some(&0));
+    }
+
+    /// Few distinct bits, so that prefixes overlap.
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        let sparse = |bits: u32| bits & 0x8101_8103;
+        let spread = move |bits: u32| {
+            u128::from(sparse(bits)) << 96 | u128::from(sparse(bits.rotate_left(7)))
+        };
+        prop_oneof![
+            any::<u32>().prop_map(move |bits| Ipv4Addr::from_bits(sparse(bits)).into()),
+            any::<u32>().prop_map(move |bits| Ipv6Addr::from_bits(spread(bits)).into()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_linear_search_agrees(
+            prefixes in vec((addresses(), 0..=128_u8), 0..60),
+            asked in vec(addresses(), 40),
+        ) {
+            let networks: Vec<IpNet> = prefixes
+                .into_iter()
+                .map(|(address, len)| {
+                    let len = if address.is_ipv4() { len / 4 } else { len };
+                    IpNet::new(address, len).unwrap().trunc()
+                })
+                .collect();
+            let mut map = ResourceMap::new();
+            for (place, network) in networks.iter().enumerate() {
+                map.upsert(&[*network], &[], place);
+            }
+            for address in asked {
+                let mut expected: Option<(u8, usize)> = None;
+                for (place, network) in networks.iter().enumerate() {
+                    if network.contains(&address)
+                        && expected.is_none_or(|(len, _place)| network.prefix_len() > len)
+                    {
+                        expected = Some((network.prefix_len(), place));
+                    }
+                }
+                let destination = Destination { address, port: 1, protocol: Protocol::Tcp };
+                let found = map.find(&destination).copied();
+                prop_assert_eq!(found, expected.map(|(_len, place)| place));
+            }
+        }
+    }
+}

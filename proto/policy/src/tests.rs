@@ -1,1 +1,368 @@
+//! Behaviour of the evaluator as its users see it.
 
+mod differential;
+mod sample;
+mod scale;
+
+use std::time::Duration;
+
+use adit_proto::{
+    Reason,
+    api::{Effect, TraceOutcome},
+};
+
+use self::sample::{
+    denied, device_id, device_only, forbid, group_id, icmp, now, permit, policy_id, resource,
+    resource_id, subject, tcp, udp, user_id,
+};
+use crate::{
+    CompileError, Denial, Evaluator,
+    compile::{CompiledPolicy, compile},
+};
+
+#[test]
+fn without_a_policy_nothing_is_permitted() {
+    let evaluator = Evaluator::try_new(&[], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let denial = denied(&evaluator, &subject(), "10.0.0.1");
+    assert_eq!(denial.reason, Reason::NoPolicyPermits);
+    assert_eq!(denial.resource_id, Some(resource_id(1)));
+    assert_eq!(denial.policy_id, None);
+}
+
+#[test]
+fn without_a_resource_nothing_is_permitted() {
+    let evaluator = Evaluator::try_new(&[permit(1)], &[resource(1, "10.0.0.0/8")]).unwrap();
+    assert_eq!(
+        denied(&evaluator, &subject(), "11.0.0.1"),
+        Denial { reason: Reason::ResourceUnknown, resource_id: None, policy_id: None }
+    );
+}
+
+#[test]
+fn a_permit_makes_an_authorization() {
+    let evaluator = Evaluator::try_new(&[permit(1)], &[resource(2, "10.0.0.0/8")]).unwrap();
+    let authorization = evaluator.evaluate(&subject(), &tcp("10.0.0.1", 443), now()).unwrap();
+    assert_eq!(authorization.policy_id(), policy_id(1));
+    assert_eq!(authorization.resource_id(), resource_id(2));
+}
+
+#[test]
+fn a_forbid_beats_a_permit() {
+    let mut by_tag = forbid(9);
+    by_tag.resources.all = false;
+    by_tag.resources.tags = vec!["prod".to_owned()];
+    let mut tagged = resource(2, "10.0.0.0/8");
+    tagged.tags = vec!["prod".to_owned()];
+    let evaluator = Evaluator::try_new(&[permit(1), by_tag], &[tagged]).unwrap();
+    let denial = denied(&evaluator, &subject(), "10.0.0.1");
+    assert_eq!(denial.reason, Reason::PolicyForbids);
+    assert_eq!(denial.policy_id, Some(policy_id(9)));
+}
+
+#[test]
+fn a_disabled_policy_has_no_effect() {
+    let mut disabled_permit = permit(1);
+    disabled_permit.disabled = true;
+    let mut disabled_forbid = forbid(2);
+    disabled_forbid.disabled = true;
+    let resources = [resource(1, "10.0.0.0/8")];
+    let evaluator = Evaluator::try_new(&[disabled_permit], &resources).unwrap();
+    assert_eq!(denied(&evaluator, &subject(), "10.0.0.1").reason, Reason::NoPolicyPermits);
+    let evaluator = Evaluator::try_new(&[permit(3), disabled_forbid], &resources).unwrap();
+    assert!(evaluator.evaluate(&subject(), &tcp("10.0.0.1", 1), now()).is_ok());
+}
+
+#[test]
+fn of_several_permits_the_smallest_id_is_named() {
+    let mut later = permit(1);
+    later.subjects = device_only(99);
+    let evaluator =
+        Evaluator::try_new(&[permit(3), permit(2), later], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let authorization = evaluator.evaluate(&subject(), &tcp("10.0.0.1", 443), now()).unwrap();
+    assert_eq!(authorization.policy_id(), policy_id(2));
+}
+
+#[test]
+fn user_group_and_device_are_each_enough() {
+    type Name = fn(&mut adit_proto::api::SubjectSelector);
+    let names: [Name; 3] = [
+        |subjects| subjects.users.push(user_id(1)),
+        |subjects| subjects.groups.push(group_id(1)),
+        |subjects| subjects.devices.push(device_id(1)),
+    ];
+    for name in names {
+        let mut named = permit(1);
+        named.subjects = device_only(99);
+        name(&mut named.subjects);
+        let evaluator = Evaluator::try_new(&[named], &[resource(1, "10.0.0.0/8")]).unwrap();
+        assert!(evaluator.evaluate(&subject(), &tcp("10.0.0.1", 1), now()).is_ok());
+    }
+}
+
+#[test]
+fn a_selector_that_names_nothing_selects_nothing() {
+    let resources = [resource(1, "10.0.0.0/8")];
+    let mut nobody = permit(1);
+    nobody.subjects.everyone = false;
+    let evaluator = Evaluator::try_new(&[nobody], &resources).unwrap();
+    assert_eq!(denied(&evaluator, &subject(), "10.0.0.1").reason, Reason::NoPolicyPermits);
+    let mut nothing = permit(1);
+    nothing.resources.all = false;
+    let evaluator = Evaluator::try_new(&[nothing], &resources).unwrap();
+    assert_eq!(denied(&evaluator, &subject(), "10.0.0.1").reason, Reason::NoPolicyPermits);
+}
+
+#[test]
+fn the_most_specific_resource_decides() {
+    let mut only_wide = permit(1);
+    only_wide.resources.all = false;
+    only_wide.resources.ids = vec![resource_id(1)];
+    let resources = [resource(1, "10.0.0.0/8"), resource(2, "10.9.0.0/16")];
+    let evaluator = Evaluator::try_new(&[only_wide], &resources).unwrap();
+    assert!(evaluator.evaluate(&subject(), &tcp("10.1.0.1", 1), now()).is_ok());
+    let denial = denied(&evaluator, &subject(), "10.9.0.1");
+    assert_eq!(denial.reason, Reason::NoPolicyPermits);
+    assert_eq!(denial.resource_id, Some(resource_id(2)));
+}
+
+#[test]
+fn ports_outside_every_range_belong_to_no_resource() {
+    let mut web = resource(1, "10.0.0.0/8");
+    web.filters = serde_json::from_str(
+        r#"[{"protocol": "tcp", "ports": ["80", "8000-8100"]}, {"protocol": "icmp"}]"#,
+    )
+    .unwrap();
+    let evaluator = Evaluator::try_new(&[permit(1)], &[web]).unwrap();
+    for destination in
+        [tcp("10.0.0.1", 80), tcp("10.0.0.1", 8000), tcp("10.0.0.1", 8100), icmp("10.0.0.1")]
+    {
+        assert!(evaluator.evaluate(&subject(), &destination, now()).is_ok(), "{destination:?}");
+    }
+    for destination in [tcp("10.0.0.1", 81), tcp("10.0.0.1", 8101), udp("10.0.0.1", 80)] {
+        let denial = evaluator.evaluate(&subject(), &destination, now()).unwrap_err();
+        assert_eq!(denial.reason, Reason::ResourceUnknown, "{destination:?}");
+    }
+}
+
+#[test]
+fn a_reserved_address_is_refused_unless_a_resource_names_it_alone() {
+    let wide = [resource(1, "0.0.0.0/0"), resource(2, "::/0")];
+    let evaluator = Evaluator::try_new(&[permit(1)], &wide).unwrap();
+    for address in ["127.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "255.255.255.255"] {
+        assert_eq!(denied(&evaluator, &subject(), address).reason, Reason::AddressReserved);
+    }
+    let alone = [resource(1, "169.254.169.254/32"), resource(2, "fe80::1/128")];
+    let evaluator = Evaluator::try_new(&[permit(1)], &alone).unwrap();
+    for address in ["169.254.169.254", "fe80::1"] {
+        assert!(evaluator.evaluate(&subject(), &tcp(address, 80), now()).is_ok(), "{address}");
+    }
+    assert_eq!(denied(&evaluator, &subject(), "169.254.1.1").reason, Reason::AddressReserved);
+}
+
+#[test]
+fn a_lone_address_on_another_port_leaves_it_reserved() {
+    let mut alone = resource(1, "169.254.169.254/32");
+    alone.filters = serde_json::from_str(r#"[{"protocol": "tcp", "ports": ["80"]}]"#).unwrap();
+    let evaluator = Evaluator::try_new(&[permit(1)], &[alone, resource(2, "0.0.0.0/0")]).unwrap();
+    assert_eq!(denied(&evaluator, &subject(), "169.254.169.254").reason, Reason::AddressReserved);
+}
+
+#[test]
+fn an_expired_credential_is_refused() {
+    let evaluator = Evaluator::try_new(&[permit(1)], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let mut expired = subject();
+    expired.expires_at = Some(now());
+    assert_eq!(denied(&evaluator, &expired, "10.0.0.1").reason, Reason::CredentialExpired);
+}
+
+#[test]
+fn an_authorization_ends_with_the_credential_or_the_sign_in_window() {
+    let mut window = permit(1);
+    window.conditions.authenticated_within_s = Some(600);
+    let evaluator = Evaluator::try_new(&[window], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let mut subject = subject();
+    let credential_end = now().saturating_add(Duration::from_secs(300));
+    subject.expires_at = Some(credential_end);
+    let end_when_signed_in = |ago_s: u64, subject: &mut crate::Subject| {
+        subject.authenticated_at = Some(now().saturating_sub(Duration::from_secs(ago_s)));
+        evaluator.evaluate(subject, &tcp("10.0.0.1", 1), now())
+    };
+
+    let authorization = end_when_signed_in(0, &mut subject).unwrap();
+    assert_eq!(authorization.expires_at(), Some(credential_end));
+    let authorization = end_when_signed_in(500, &mut subject).unwrap();
+    let window_end = now().saturating_add(Duration::from_secs(100));
+    assert_eq!(authorization.expires_at(), Some(window_end));
+    assert!(authorization.is_live(now()));
+    assert!(!authorization.is_live(window_end));
+    let denial = end_when_signed_in(600, &mut subject).unwrap_err();
+    assert_eq!(denial.reason, Reason::NoPolicyPermits);
+}
+
+#[test]
+fn a_plain_wireguard_device_has_an_authorization_without_end() {
+    let evaluator = Evaluator::try_new(&[permit(1)], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let mut plain = subject();
+    plain.expires_at = None;
+    plain.authenticated_at = None;
+    let authorization = evaluator.evaluate(&plain, &tcp("10.0.0.1", 1), now()).unwrap();
+    assert_eq!(authorization.expires_at(), None);
+    assert!(authorization.is_live(now().saturating_add(Duration::MAX)));
+}
+
+#[test]
+fn what_is_unknown_is_held_against_the_subject() {
+    let mut unknown = subject();
+    unknown.source = None;
+    unknown.authenticated_at = None;
+    for (network, window) in [(Some("0.0.0.0/0"), None), (None, Some(3600))] {
+        let condition = |mut policy: adit_proto::api::Policy| {
+            policy.conditions.source_networks =
+                network.iter().map(|network| network.parse().unwrap()).collect();
+            policy.conditions.authenticated_within_s = window;
+            policy
+        };
+        let resources = [resource(1, "10.0.0.0/8")];
+        let evaluator = Evaluator::try_new(&[condition(permit(1))], &resources).unwrap();
+        assert_eq!(denied(&evaluator, &unknown, "10.0.0.1").reason, Reason::NoPolicyPermits);
+        let evaluator = Evaluator::try_new(&[permit(1), condition(forbid(2))], &resources).unwrap();
+        assert_eq!(denied(&evaluator, &unknown, "10.0.0.1").reason, Reason::PolicyForbids);
+    }
+}
+
+#[test]
+fn every_posture_label_is_needed() {
+    let mut postured = permit(1);
+    postured.conditions.posture = vec!["disk-encrypted".to_owned(), "os:patched".to_owned()];
+    let evaluator = Evaluator::try_new(&[postured], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let mut subject = subject();
+    subject.posture = vec!["disk-encrypted".to_owned()];
+    assert_eq!(denied(&evaluator, &subject, "10.0.0.1").reason, Reason::NoPolicyPermits);
+    subject.posture.push("os:patched".to_owned());
+    assert!(evaluator.evaluate(&subject, &tcp("10.0.0.1", 1), now()).is_ok());
+}
+
+#[test]
+fn a_source_reported_as_ipv4_inside_ipv6_is_in_the_ipv4_network() {
+    let mut office = permit(1);
+    office.conditions.source_networks = vec!["192.0.2.0/24".parse().unwrap()];
+    let evaluator = Evaluator::try_new(&[office], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let mut subject = subject();
+    subject.source = Some("::ffff:192.0.2.9".parse().unwrap());
+    assert!(evaluator.evaluate(&subject, &tcp("10.0.0.1", 1), now()).is_ok());
+}
+
+#[test]
+fn a_policy_that_fails_denies_even_beside_a_permit() {
+    for (effect, failing) in [(Effect::Forbid, "forbid"), (Effect::Permit, "permit")] {
+        let evaluator = with_failing(effect, failing);
+        let destination = tcp("10.0.0.1", 1);
+        assert_eq!(
+            evaluator.evaluate(&subject(), &destination, now()),
+            Err(Denial {
+                reason: Reason::PolicyError,
+                resource_id: Some(resource_id(1)),
+                policy_id: Some(policy_id(7)),
+            })
+        );
+        let explanation = evaluator.explain(&subject(), &destination, now());
+        let outcomes: Vec<_> = explanation.trace.iter().map(|trace| trace.outcome).collect();
+        assert_eq!(outcomes, [TraceOutcome::Matched, TraceOutcome::Failed]);
+        assert!(!explanation.allowed);
+    }
+}
+
+#[test]
+fn a_policy_that_fails_elsewhere_does_no_harm() {
+    let evaluator = with_failing(Effect::Forbid, "forbid");
+    assert!(evaluator.evaluate(&subject(), &tcp("11.0.0.1", 1), now()).is_ok());
+}
+
+#[test]
+fn an_explanation_names_the_first_thing_that_is_missing() {
+    let mut stranger = permit(1);
+    stranger.subjects = device_only(99);
+    let mut postured = permit(2);
+    postured.conditions.posture = vec!["disk-encrypted".to_owned()];
+    postured.conditions.source_networks = vec!["198.51.100.0/24".parse().unwrap()];
+    let mut office = permit(3);
+    office.conditions.source_networks = vec!["198.51.100.0/24".parse().unwrap()];
+    office.conditions.authenticated_within_s = Some(1);
+    let mut recent = permit(4);
+    recent.conditions.authenticated_within_s = Some(1);
+    let mut unconcerned = permit(5);
+    unconcerned.resources.all = false;
+    unconcerned.resources.ids = vec![resource_id(9)];
+    let policies = [forbid(6), recent, office, postured, stranger, unconcerned];
+    let evaluator = Evaluator::try_new(&policies, &[resource(1, "10.0.0.0/8")]).unwrap();
+
+    let explanation = evaluator.explain(&subject(), &tcp("10.0.0.1", 1), now());
+    assert_eq!(explanation.reason, Reason::PolicyForbids);
+    assert_eq!(explanation.policy_id, Some(policy_id(6)));
+    assert_eq!(explanation.resource_name.as_deref(), Some("resource 1"));
+    let outcomes: Vec<_> =
+        explanation.trace.iter().map(|trace| (trace.policy_id, trace.outcome)).collect();
+    assert_eq!(
+        outcomes,
+        [
+            (policy_id(1), TraceOutcome::SubjectOther),
+            (policy_id(2), TraceOutcome::PostureMissing),
+            (policy_id(3), TraceOutcome::SourceNetworkOther),
+            (policy_id(4), TraceOutcome::SignInTooOld),
+            (policy_id(6), TraceOutcome::Matched),
+        ]
+    );
+}
+
+#[test]
+fn a_subject_sees_what_some_permit_names_whatever_its_conditions() {
+    let mut by_group = permit(1);
+    by_group.subjects = device_only(99);
+    by_group.subjects.groups = vec![group_id(1)];
+    by_group.resources.all = false;
+    by_group.resources.tags = vec!["web".to_owned()];
+    by_group.conditions.authenticated_within_s = Some(1);
+    let mut web = resource(1, "10.1.0.0/16");
+    web.tags = vec!["web".to_owned()];
+    let resources = [resource(2, "10.2.0.0/16"), web];
+    let evaluator = Evaluator::try_new(&[by_group, forbid(2)], &resources).unwrap();
+
+    let visible = |groups: &[_]| -> Vec<_> {
+        let visible = evaluator.visible_resources(user_id(1), groups, device_id(1));
+        visible.into_iter().map(|resource| resource.id).collect()
+    };
+    assert_eq!(visible(&[group_id(1)]), [resource_id(1)]);
+    assert!(visible(&[group_id(2)]).is_empty());
+}
+
+#[test]
+fn two_policies_or_resources_with_one_id_are_refused() {
+    let error = Evaluator::try_new(&[permit(1), forbid(1)], &[]).unwrap_err();
+    assert!(matches!(error, CompileError::DuplicatePolicy { .. }), "{error}");
+    let twins = [resource(1, "10.0.0.0/8"), resource(1, "11.0.0.0/8")];
+    let error = Evaluator::try_new(&[], &twins).unwrap_err();
+    assert!(matches!(error, CompileError::DuplicateResource { .. }), "{error}");
+}
+
+#[test]
+fn an_evaluator_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Evaluator>();
+}
+
+/// A permit for everything, and a policy that fails on `10.0.0.0/8`.
+fn with_failing(effect: Effect, keyword: &str) -> Evaluator {
+    let mut failing = if effect == Effect::Permit { permit(7) } else { forbid(7) };
+    failing.resources.all = false;
+    failing.resources.ids = vec![resource_id(1)];
+    let text = format!(
+        "{keyword} (principal, action, resource) when {{ context has authenticated_age && \
+         context.authenticated_age * 9223372036854775807 > 0 }};"
+    );
+    let id = cedar_policy::PolicyId::new(policy_id(7).to_string());
+    let cedar = cedar_policy::Policy::parse(Some(id), text).unwrap();
+    let mut policies = compile(&[permit(1)]).unwrap();
+    policies.push(CompiledPolicy { policy: failing, cedar });
+    let resources = [resource(1, "10.0.0.0/8"), resource(2, "11.0.0.0/8")];
+    Evaluator::try_from_compiled(policies, &resources).unwrap()
+}

@@ -182,3 +182,134 @@ fn labels(field: &str, labels: &[String], most: usize) -> Result<(), Fault> {
 fn at_most(field: &str, len: usize, most: usize) -> Result<(), Fault> {
     ensure(len <= most, field, format!("expected at most {most} items"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn policy_field(change: Value) -> Option<String> {
+        let mut policy = json!({
+            "name": "engineers reach databases",
+            "effect": "permit",
+            "subjects": {"groups": ["grp_00000000000000000000000000000001"]},
+            "resources": {"tags": ["db"]},
+        });
+        merge(&mut policy, change);
+        let policy: PolicyWrite = serde_json::from_value(policy).unwrap();
+        validate_policy(&policy).err().map(|error| error.field)
+    }
+
+    fn resource_field(change: Value) -> Option<String> {
+        let mut resource = json!({
+            "name": "database",
+            "site_id": "site_00000000000000000000000000000001",
+            "addresses": ["10.9.0.0/24"],
+        });
+        merge(&mut resource, change);
+        let resource: ResourceWrite = serde_json::from_value(resource).unwrap();
+        validate_resource(&resource).err().map(|error| error.field)
+    }
+
+    fn merge(into: &mut Value, change: Value) {
+        let change = change.as_object().unwrap().clone();
+        into.as_object_mut().unwrap().extend(change);
+    }
+
+    #[test]
+    fn a_policy_within_every_bound_is_accepted() {
+        assert_eq!(policy_field(json!({})), None);
+        let widest = json!({
+            "name": "é".repeat(100),
+            "subjects": {"users": vec!["usr_00000000000000000000000000000001"; 1000]},
+            "resources": {"tags": vec!["a".repeat(63); 1000]},
+            "conditions": {
+                "posture": vec!["os:linux-6.1_x"; 50],
+                "source_networks": vec!["10.0.0.0/8"; 100],
+                "authenticated_within_s": 31_536_000,
+            },
+        });
+        assert_eq!(policy_field(widest), None);
+    }
+
+    #[test]
+    fn a_name_has_1_to_100_characters_and_none_of_control() {
+        for name in [String::new(), "x".repeat(101), "two\nlines".to_owned(), "\u{7f}".to_owned()] {
+            assert_eq!(policy_field(json!({"name": name})).as_deref(), Some("/name"));
+            assert_eq!(resource_field(json!({"name": name})).as_deref(), Some("/name"));
+        }
+    }
+
+    #[test]
+    fn a_policy_names_everyone_or_somebody() {
+        let user = "usr_00000000000000000000000000000001";
+        for subjects in [json!({}), json!({"everyone": true, "users": [user]})] {
+            assert_eq!(policy_field(json!({"subjects": subjects})).as_deref(), Some("/subjects"));
+        }
+        let many = json!({"users": vec![user; 1001]});
+        assert_eq!(policy_field(json!({"subjects": many})).as_deref(), Some("/subjects/users"));
+    }
+
+    #[test]
+    fn a_policy_names_all_resources_or_some() {
+        for (resources, field) in [
+            (json!({}), "/resources"),
+            (json!({"all": true, "tags": ["db"]}), "/resources"),
+            (json!({"tags": ["db", "Db"]}), "/resources/tags/1"),
+            (json!({"tags": ["a b"]}), "/resources/tags/0"),
+            (json!({"tags": [""]}), "/resources/tags/0"),
+            (json!({"tags": ["a".repeat(64)]}), "/resources/tags/0"),
+            (json!({"tags": vec!["a"; 1001]}), "/resources/tags"),
+        ] {
+            assert_eq!(policy_field(json!({"resources": resources})).as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn a_condition_outside_its_bounds_is_refused() {
+        for (conditions, field) in [
+            (json!({"posture": vec!["a"; 51]}), "/conditions/posture"),
+            (json!({"posture": ["a", "é"]}), "/conditions/posture/1"),
+            (json!({"source_networks": vec!["::/0"; 101]}), "/conditions/source_networks"),
+            (json!({"source_networks": ["10.0.0.1/8"]}), "/conditions/source_networks/0"),
+            (json!({"authenticated_within_s": 0}), "/conditions/authenticated_within_s"),
+            (json!({"authenticated_within_s": 31_536_001}), "/conditions/authenticated_within_s"),
+        ] {
+            assert_eq!(policy_field(json!({"conditions": conditions})).as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn a_resource_outside_its_bounds_is_refused() {
+        for (change, field) in [
+            (json!({"addresses": []}), "/addresses"),
+            (json!({"addresses": vec!["10.0.0.0/8"; 101]}), "/addresses"),
+            (json!({"addresses": ["10.0.0.0/8", "fd00::1/64"]}), "/addresses/1"),
+            (json!({"filters": vec![json!({"protocol": "tcp"}); 51]}), "/filters"),
+            (
+                json!({"filters": [{"protocol": "tcp", "ports": vec!["1"; 101]}]}),
+                "/filters/0/ports",
+            ),
+            (
+                json!({"filters": [{"protocol": "tcp"}, {"protocol": "icmp", "ports": ["8"]}]}),
+                "/filters/1/ports",
+            ),
+            (json!({"tags": vec!["a"; 51]}), "/tags"),
+            (json!({"tags": ["prod!"]}), "/tags/0"),
+        ] {
+            assert_eq!(resource_field(change).as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn the_message_says_what_to_write() {
+        let resource: ResourceWrite = serde_json::from_value(json!({
+            "name": "database",
+            "site_id": "site_00000000000000000000000000000001",
+            "addresses": ["10.9.0.2/24"],
+        }))
+        .unwrap();
+        let error = validate_resource(&resource).unwrap_err();
+        assert!(error.message.contains("write 10.9.0.0/24"), "{error}");
+    }
+}

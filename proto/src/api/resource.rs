@@ -38,8 +38,9 @@ pub struct Resource {
 pub struct PortFilter {
     /// The protocol.
     pub protocol: Protocol,
-    /// Ports; empty means all. ICMP has none.
+    /// Ports, at most 100 ranges; empty means all. ICMP has none.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
     pub ports: Vec<PortRange>,
 }
 
