@@ -157,7 +157,15 @@ fn tun_error(name: &str, error: tun::Error) -> TunError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use nix::{
+        errno::Errno,
+        sched::{CloneFlags, unshare},
+    };
+
     use super::*;
+    use crate::{MAX_PACKET_LEN, Packet, Waiter, packet::sample};
 
     #[test]
     fn a_name_that_no_interface_can_have_is_refused() {
@@ -167,6 +175,48 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn packets_pass_to_and_from_the_kernel() {
+        // Only this thread moves, and the namespace ends with it.
+        let thread = std::thread::spawn(|| {
+            if unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM) {
+                eprintln!("skipped: no permission to make a network namespace");
+                return;
+            }
+            let mut tun = TunDevice::try_open("adit-test", 1280).unwrap();
+            assert!(matches!(
+                TunDevice::try_open("adit-test", 1280),
+                Err(TunError::Busy { name }) if name == "adit-test"
+            ));
+            assert!(matches!(TunDevice::try_open("lo", 1280), Err(TunError::Name { .. })));
+            let request = sample::echo("192.0.2.2", "192.0.2.1", true, 77);
+            assert!(!tun.write_packet(&request).unwrap(), "the interface is down");
+
+            tun.device.set_address("192.0.2.1".parse().unwrap()).unwrap();
+            tun.device.set_netmask("255.255.255.0".parse().unwrap()).unwrap();
+            tun.device.enabled(true).unwrap();
+            assert!(tun.write_packet(&request).unwrap());
+            assert!(!tun.write_packet(&[0; 40]).unwrap());
+
+            let (waiter, _waker) = Waiter::try_new().unwrap();
+            let mut buffer = vec![0; MAX_PACKET_LEN];
+            loop {
+                let now = Instant::now();
+                let deadline = now + Duration::from_secs(10);
+                assert!(waiter.wait(Some(tun.as_fd()), None, Some(deadline), now).unwrap().tun);
+                let Some(packet) = tun.read_packet(&mut buffer).unwrap() else { continue };
+                // The kernel also looks for neighbours by itself.
+                if packet.get(9) == Some(&1) {
+                    let packet = Packet::try_parse(packet).unwrap();
+                    let flow = Packet::try_parse(&request).unwrap().flow().unwrap();
+                    assert_eq!(packet.flow(), Some(flow.reversed()));
+                    break;
+                }
+            }
+        });
+        thread.join().unwrap();
     }
 
     #[test]

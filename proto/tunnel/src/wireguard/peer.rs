@@ -388,13 +388,13 @@ impl Peer {
         if !self.sessions.contains(&Some(receiver)) {
             self.sessions = [Some(receiver), self.sessions[0]];
             self.last_handshake = Some(now);
+            self.trying_since = None;
             out.event(TunnelEvent::Established { peer: self.id });
         }
         if self.established {
             return;
         }
         self.established = true;
-        self.trying_since = None;
         while let (Some(endpoint), Some(packet)) = (self.endpoint, self.waiting.pop()) {
             if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(&packet, scratch) {
                 out.transmit(Some(self.id), endpoint, datagram);
@@ -419,6 +419,16 @@ fn data_drop_reason(error: &WireGuardError) -> DropReason {
         WireGuardError::InvalidAeadTag => DropReason::AuthenticationFailed,
         // The outside of the datagram has been parsed, so only its inside is left.
         WireGuardError::InvalidPacket => DropReason::InnerMalformed,
-        _ => DropReason::Malformed,
+        WireGuardError::DestinationBufferTooSmall
+        | WireGuardError::IncorrectPacketLength
+        | WireGuardError::UnexpectedPacket
+        | WireGuardError::WrongPacketType
+        | WireGuardError::WrongKey
+        | WireGuardError::InvalidTai64nTimestamp
+        | WireGuardError::WrongTai64nTimestamp
+        | WireGuardError::InvalidMac
+        | WireGuardError::LockFailed
+        | WireGuardError::ConnectionExpired
+        | WireGuardError::UnderLoad => DropReason::Malformed,
     }
 }
