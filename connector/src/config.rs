@@ -1,0 +1,118 @@
+//! What can be said on the command line or in the environment.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::forward::SourceNat;
+
+/// Admits clients to private services and enforces policy on every flow.
+#[derive(Debug, Parser)]
+#[command(name = "adit-connector", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Joins if need be, then serves until it is told to stop.
+    Run(Config),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// File with a connector token; needed for the first start only.
+    #[arg(long, value_name = "FILE", env = "ADIT_CONNECTOR_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Address and port for sessions (TCP) and WireGuard (UDP).
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "ADIT_CONNECTOR_LISTEN",
+        default_value = "[::]:443"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Where clients find this connector, if that is not one of its own addresses.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "ADIT_CONNECTOR_ADVERTISE",
+        value_delimiter = ',',
+        value_parser = endpoint
+    )]
+    pub(crate) advertise: Vec<String>,
+
+    /// Directory for keys and the last good bundle.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "ADIT_CONNECTOR_STATE_DIR",
+        default_value = "/var/lib/adit-connector"
+    )]
+    pub(crate) state_dir: PathBuf,
+
+    /// Whether services see the connector's address (on) or the device's (off).
+    #[arg(long, value_enum, env = "ADIT_CONNECTOR_SOURCE_NAT", default_value = "on")]
+    pub(crate) source_nat: SourceNat,
+
+    /// Address and port for /healthz, /readyz and /metrics.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "ADIT_CONNECTOR_METRICS_LISTEN",
+        default_value = "127.0.0.1:0"
+    )]
+    pub(crate) metrics_listen: SocketAddr,
+
+    /// Name of the network interface to create.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ADIT_CONNECTOR_INTERFACE",
+        default_value = "adit-conn0"
+    )]
+    pub(crate) interface: String,
+}
+
+/// `host:port`, where an IPv6 address stands in brackets.
+fn endpoint(text: &str) -> Result<String, String> {
+    let wrong = || format!("expected host:port such as connector.example:443, not `{text}`");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let is_ipv6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host_is_good = match is_ipv6 {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    };
+    let port: u16 = port.parse().map_err(|_error| wrong())?;
+    if !host_is_good || port == 0 {
+        return Err(wrong());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port() {
+        for good in ["connector.example:443", "192.0.2.1:1", "[2001:db8::1]:443"] {
+            assert_eq!(endpoint(good).as_deref(), Ok(good));
+        }
+        for bad in ["", ":443", "host", "host:0", "host:70000", "2001:db8::1:443", "a b:1"] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+}

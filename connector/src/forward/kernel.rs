@@ -1,0 +1,118 @@
+//! A TUN device whose packets the kernel routes to services and back.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use adit_policy::Authorization;
+use adit_tunnel::{Packet, TunDevice, TunError};
+use anyhow::Context as _;
+use ipnet::IpNet;
+use tracing::{info, warn};
+
+use super::{link, nft, sysctl};
+use crate::forwarder::Reset;
+
+/// MTU of the interface: what is left of 1,500 bytes by WireGuard over IPv6.
+///
+/// Where the path takes less, a device announces less, or is told so packet by packet.
+pub(crate) const MTU: u16 = 1420;
+
+/// Whether services see the connector's address or the device's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SourceNat {
+    /// Services see the connector's address; nothing has to be routed back.
+    On,
+    /// Services see the device's address; their network routes the device ranges to the connector.
+    Off,
+}
+
+/// The packets' side of the interface.
+pub(crate) struct KernelPath {
+    tun: TunDevice,
+}
+
+impl KernelPath {
+    pub(crate) fn try_open(interface: &str) -> Result<Self, TunError> {
+        TunDevice::try_open(interface, MTU).map(|tun| Self { tun })
+    }
+
+    pub(crate) const fn index(&self) -> u32 {
+        self.tun.index()
+    }
+
+    /// Hands a device's packet to the kernel, which routes it to the service.
+    ///
+    /// Demands the proof that the packet's flow may pass.
+    pub(crate) fn forward(&self, packet: &Packet<'_>, _proof: &Authorization) -> io::Result<bool> {
+        self.tun.write_packet(packet.bytes())
+    }
+
+    /// Tells a service that its flow was cut.
+    pub(crate) fn reset(&self, reset: &Reset) -> io::Result<bool> {
+        self.tun.write_packet(reset.bytes())
+    }
+
+    /// Answers the service that sent a packet which does not fit.
+    pub(crate) fn answer(&self, icmp_error: &[u8]) -> io::Result<bool> {
+        self.tun.write_packet(icmp_error)
+    }
+
+    pub(crate) fn read_packet<'b>(&self, into: &'b mut [u8]) -> io::Result<Option<&'b mut [u8]>> {
+        self.tun.read_packet(into)
+    }
+}
+
+impl AsFd for KernelPath {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tun.as_fd()
+    }
+}
+
+/// The kernel's side of the interface: routes, forwarding, source NAT.
+pub(crate) struct KernelForwarding {
+    interface: String,
+    index: u32,
+    source_nat: SourceNat,
+    device_ranges: Vec<IpNet>,
+}
+
+impl KernelForwarding {
+    pub(crate) const fn new(interface: String, index: u32, source_nat: SourceNat) -> Self {
+        Self { interface, index, source_nat, device_ranges: Vec::new() }
+    }
+
+    /// Finds out early whether the host lets us forward.
+    pub(crate) async fn check() -> anyhow::Result<()> {
+        nft::run(nft::PROBE).await
+    }
+
+    /// Forwards for devices of these ranges. Does nothing when it does so already.
+    pub(crate) async fn configure(&mut self, device_ranges: &[IpNet]) -> anyhow::Result<()> {
+        if device_ranges == self.device_ranges {
+            return Ok(());
+        }
+        sysctl::enable_forwarding(&self.interface, device_ranges)?;
+        // Before the routes, so that no packet leaves with a device's address.
+        nft::run(&nft::ruleset(&self.interface, self.source_nat, device_ranges)).await?;
+        let added = device_ranges.iter().filter(|range| !self.device_ranges.contains(range));
+        let removed = self.device_ranges.iter().filter(|range| !device_ranges.contains(range));
+        link::configure(self.index, added.copied().collect(), removed.copied().collect())
+            .await
+            .with_context(|| format!("failed to set up interface {}", self.interface))?;
+        self.device_ranges = device_ranges.to_vec();
+        info!(interface = %self.interface, ?device_ranges, mtu = MTU, "Forwarding");
+        Ok(())
+    }
+
+    /// Takes the nftables table away; the interface goes with the process.
+    pub(crate) async fn remove(&self) {
+        if self.device_ranges.is_empty() {
+            return;
+        }
+        if let Err(error) = nft::run(&nft::removal(&self.interface)).await {
+            warn!(error = format!("{error:#}"), "Failed to remove the nftables table");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Puts the parts together, and takes them apart in order.
+
+use std::time::{Duration, SystemTime};
+
+use adit_proto::{AssertionSubject, Timestamp, api::ConnectorReport};
+use adit_tunnel::{ControlPlane, KeyPair, load_or_create_wireguard_secret};
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tracing::{info, warn};
+
+use crate::{
+    bundle_store::BundleStore,
+    config::Config,
+    control::{self, Control},
+    data_plane::{self, Command, DataPlaneParts, RecordSinks},
+    enforced::Standing,
+    events::{self, EventCounters, EventUploader},
+    forward::{KernelForwarding, KernelPath},
+    freshness::{Freshness, judge},
+    health::{self, Health},
+    listen,
+    own_addresses::{self, OwnAddresses},
+    sessions::{self, SessionsParts},
+    state_dir::StateDir,
+};
+
+/// Runs the connector until it is told to stop.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    /// Messages about denied flows; more at once help no one.
+    const DENIALS: usize = 1024;
+
+    let mut shutdown = Shutdown::try_new()?;
+
+    // What can fail on this host fails before the token is used up.
+    let state = StateDir::try_open(&config.state_dir)?;
+    let key = KeyPair::load_or_create(&state.connector_key())?;
+    let secret = load_or_create_wireguard_secret(&state.wireguard_key())?;
+    let wireguard_public_key = secret.public_key();
+    let (listener, udp) = listen::bind(config.listen, &key)?;
+    let metrics_listener = listen::bind_metrics(config.metrics_listen).await?;
+    let path = KernelPath::try_open(&config.interface)?;
+    KernelForwarding::check().await?;
+    let mut forwarding = KernelForwarding::new(config.interface, path.index(), config.source_nat);
+    let address = listener.local_address();
+    info!(%address, pin = %key.pin(), "Listening");
+    info!(address = %metrics_listener.local_addr()?, "Serving metrics");
+
+    let membership = match state.read_membership()? {
+        Some(membership) => membership,
+        None => {
+            let token_file = config.token_file.as_deref();
+            tokio::select! {
+                joined = control::join(token_file, &key, wireguard_public_key, &state) => joined?,
+                () = shutdown.wait() => return Ok(()),
+            }
+        }
+    };
+    let connector_id = membership.connector_id;
+    let organisation_keys = membership.organisation_keys.clone();
+    let control_plane = ControlPlane::try_new(&membership.url, membership.pin)?
+        .with_identity(AssertionSubject::Connector(connector_id), key);
+    info!(%connector_id, url = %membership.url, "Serving for this control plane");
+
+    let store = BundleStore::open(state.clone(), membership);
+    let now: Timestamp = SystemTime::now().into();
+    let last_contact = state
+        .read_last_contact()
+        .or_else(|| store.held().map(|held| held.bundle().issued_at))
+        .unwrap_or(now);
+    let (held, held_seen) = watch::channel(store.held().cloned());
+    let (contact, contact_seen) = watch::channel(last_contact);
+    let (standing, mut standing_seen) = watch::channel(judge(store.held(), last_contact, now));
+    if let Standing::Stale(_) = &*standing_seen.borrow() {
+        warn!(%last_contact, "Control plane was silent for too long; every flow is denied until it \
+            is heard");
+    }
+    let addresses = OwnAddresses::read().context("failed to list this host's addresses")?;
+    let endpoints = match config.advertise.is_empty() {
+        true => listen::endpoints(address, &addresses),
+        false => config.advertise,
+    };
+    let (own, own_seen) = watch::channel(addresses);
+
+    let (access, records) = mpsc::channel(events::QUEUE);
+    let (denials_in, denials) = mpsc::channel(DENIALS);
+    let sinks = RecordSinks { access, denials: denials_in };
+    let (data_plane, data_plane_metrics, data_plane_end) =
+        data_plane::start(DataPlaneParts { secret, udp, path, sinks })
+            .context("failed to start the data plane")?;
+
+    let (forwards, forwards_seen) = watch::channel(false);
+    let (session_count, session_count_seen) = watch::channel(0);
+    let (event_counters, event_counters_seen) = watch::channel(EventCounters::default());
+    let (drain, draining) = oneshot::channel();
+
+    let report = ConnectorReport { version: env!("CARGO_PKG_VERSION").to_owned(), endpoints };
+    let control = Control {
+        control_plane: control_plane.clone(),
+        store,
+        report,
+        held,
+        last_contact: contact,
+        etag: None,
+    };
+    let freshness =
+        Freshness { state, held: held_seen, last_contact: contact_seen.clone(), standing };
+    let health = Health {
+        standing: standing_seen.clone(),
+        last_contact: contact_seen,
+        data_plane: data_plane_metrics.clone(),
+        sessions: session_count_seen,
+        events: event_counters_seen,
+        forwarding: forwards_seen,
+    };
+    let uploader = EventUploader { control_plane, connector_id, records, counters: event_counters };
+    let sessions = SessionsParts {
+        listener,
+        data_plane: data_plane.clone(),
+        wireguard_public_key,
+        organisation_keys,
+        standing: standing_seen.clone(),
+        own_addresses: own_seen,
+        denials,
+        count: session_count,
+        drain: draining,
+    };
+
+    let mut background = JoinSet::new();
+    background.spawn(control.run());
+    background.spawn(freshness.run());
+    background.spawn(own_addresses::follow(own));
+    background.spawn(events::warn_of_losses(data_plane_metrics));
+    background.spawn(async {
+        if let Err(error) = health::serve(metrics_listener, health).await {
+            warn!(%error, "Failed to serve metrics");
+        }
+    });
+    let mut uploading = tokio::spawn(uploader.run());
+    let mut serving = tokio::spawn(sessions::run(sessions));
+
+    let running = async {
+        tokio::pin!(data_plane_end);
+        loop {
+            let live = standing_seen.borrow_and_update().live().cloned();
+            if let Some(enforced) = live {
+                forwarding.configure(&enforced.bundle().device_ranges).await?;
+                forwards.send_replace(true);
+            }
+            tokio::select! {
+                () = shutdown.wait() => return Ok(()),
+                changed = standing_seen.changed() => changed.context("lost sight of the bundle")?,
+                end = &mut data_plane_end => {
+                    end.context("the data plane broke off")?.context("the data plane failed")?;
+                    return Err(anyhow!("the data plane ended"));
+                }
+                Some(ended) = background.join_next() => {
+                    ended.context("a task broke off")?;
+                    return Err(anyhow!("a task ended before its time"));
+                }
+            }
+        }
+    };
+    let result: anyhow::Result<()> = running.await;
+
+    /// For the sessions to be told, and for the last access events.
+    const DRAIN_TIME: Duration = Duration::from_secs(3);
+    info!("Draining");
+    // Whoever has ended already needs no telling.
+    let _ = drain.send(());
+    let drained = async {
+        let _ = (&mut serving).await;
+        let _ = data_plane.command(Command::Stop).await;
+        let _ = (&mut uploading).await;
+    };
+    if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
+        warn!("Some access events could not be delivered before the end");
+    }
+    forwarding.remove().await;
+    info!("Stopped");
+    result
+}
+
+/// SIGTERM and SIGINT.
+struct Shutdown {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Shutdown {
+    fn try_new() -> anyhow::Result<Self> {
+        let handler = |kind| signal(kind).context("failed to handle signals");
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! One session channel, from the credential to its end.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use adit_policy::Subject;
+use adit_proto::{
+    ClientMessage, ConnectorMessage, Credential, CredentialError, FlowTuple, OrganisationKey, Pin,
+    Reason, SessionId, Timestamp, Verdict, WireguardPublicKey,
+};
+use adit_tunnel::{IncomingSession, SessionError, SessionListener, SessionReceiver, SessionSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use crate::{
+    admission::subject_of,
+    enforced::{Standing, destination_of},
+    own_addresses::OwnAddresses,
+};
+
+/// What a session asks of the registry.
+pub(super) enum Request {
+    Present {
+        session_id: SessionId,
+        credential: Box<Credential>,
+        /// The way back, at the first time.
+        outbox: Option<mpsc::Sender<Directive>>,
+        answer: oneshot::Sender<Result<Timestamp, Reason>>,
+    },
+    Closed {
+        session_id: SessionId,
+    },
+}
+
+/// What the registry tells a session.
+pub(super) enum Directive {
+    Send(ConnectorMessage),
+    Refuse { reason: Reason },
+    Drain,
+    Close,
+}
+
+/// What all sessions share.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) own_addresses: watch::Receiver<OwnAddresses>,
+    pub(super) organisation_keys: Vec<OrganisationKey>,
+    pub(super) wireguard_public_key: WireguardPublicKey,
+}
+
+/// Takes sessions in, each in a task of its own.
+pub(super) async fn accept(mut listener: SessionListener, context: Context) {
+    /// Strangers that may hold a channel open until they must have shown a credential.
+    const MAX_STRANGERS: usize = 1024;
+
+    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    loop {
+        let incoming = listener.accept().await;
+        let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
+            debug!(peer = %incoming.remote, "Turned a session away, too many wait to be admitted");
+            continue;
+        };
+        let mut random = [0; 16];
+        if let Err(error) = getrandom::fill(&mut random) {
+            warn!(%error, "Turned a session away, no randomness");
+            continue;
+        }
+        let session_id = SessionId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid());
+        let span = info_span!("session", %session_id, peer = %incoming.remote);
+        tokio::spawn(Session::run(session_id, incoming, context.clone(), place).instrument(span));
+    }
+}
+
+struct Session {
+    session_id: SessionId,
+    remote: SocketAddr,
+    peer_pin: Pin,
+    context: Context,
+    sender: SessionSender<ConnectorMessage>,
+    directives: mpsc::Receiver<Directive>,
+    /// Given away with the first credential, so that the registry alone holds it.
+    outbox: Option<mpsc::Sender<Directive>>,
+    /// Who it is, as far as is known here.
+    subject: Option<Subject>,
+}
+
+/// Whether the session goes on.
+enum Next {
+    GoOn,
+    End,
+}
+
+impl Session {
+    async fn run(
+        session_id: SessionId,
+        incoming: IncomingSession,
+        context: Context,
+        place: OwnedSemaphorePermit,
+    ) {
+        /// Messages to a client that reads slowly; then it loses them or its session.
+        const OUTBOX: usize = 64;
+
+        let IncomingSession { remote, peer_pin, channel } = incoming;
+        let (sender, receiver) = channel.split();
+        let (outbox, directives) = mpsc::channel(OUTBOX);
+        let requests = context.requests.clone();
+        let session = Self {
+            session_id,
+            remote,
+            peer_pin,
+            context,
+            sender,
+            directives,
+            outbox: Some(outbox),
+            subject: None,
+        };
+        match session.serve(receiver, place).await {
+            Ok(()) => debug!("Session closed"),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                debug!(error, "Session lost");
+            }
+        }
+        // The registry outlives its sessions, unless the connector stops.
+        let _ = requests.send(Request::Closed { session_id }).await;
+    }
+
+    async fn serve(
+        mut self,
+        mut receiver: SessionReceiver<ClientMessage>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), SessionError> {
+        /// Within which a client has to show its credential.
+        const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
+        let Ok(first) = tokio::time::timeout(FIRST_MESSAGE, receiver.next()).await else {
+            debug!("No credential in time");
+            return Ok(());
+        };
+        let Some(first) = first.transpose()? else { return Ok(()) };
+        let ClientMessage::Present { credential } = first else {
+            return self.refuse(Reason::CredentialInvalid).await;
+        };
+        if let Next::End = self.present(&credential).await? {
+            return Ok(());
+        }
+        // A stranger no longer.
+        drop(place);
+        loop {
+            tokio::select! {
+                message = receiver.next() => {
+                    let Some(message) = message.transpose()? else { return Ok(()) };
+                    if let Next::End = self.handle_message(message).await? {
+                        return Ok(());
+                    }
+                }
+                directive = self.directives.recv() => {
+                    let Some(directive) = directive else { return Ok(()) };
+                    if let Next::End = self.handle_directive(directive).await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle_message(&mut self, message: ClientMessage) -> Result<Next, SessionError> {
+        match message {
+            ClientMessage::Present { credential } => self.present(&credential).await,
+            ClientMessage::Explain { request_id, flow } => {
+                let answer = self.explain(request_id, &flow);
+                self.sender.send(&answer).await?;
+                Ok(Next::GoOn)
+            }
+            ClientMessage::Ping { request_id } => {
+                self.sender.send(&ConnectorMessage::Pong { request_id }).await?;
+                Ok(Next::GoOn)
+            }
+        }
+    }
+
+    async fn handle_directive(&mut self, directive: Directive) -> Result<Next, SessionError> {
+        match directive {
+            Directive::Send(message) => {
+                self.sender.send(&message).await?;
+                Ok(Next::GoOn)
+            }
+            Directive::Refuse { reason } => {
+                self.refuse(reason).await?;
+                Ok(Next::End)
+            }
+            Directive::Drain => {
+                self.sender.send(&ConnectorMessage::Draining).await?;
+                Ok(Next::End)
+            }
+            Directive::Close => Ok(Next::End),
+        }
+    }
+
+    async fn present(&mut self, token: &str) -> Result<Next, SessionError> {
+        let credential = match self.verify(token) {
+            Ok(credential) => credential,
+            Err(reason) => {
+                self.refuse(reason).await?;
+                return Ok(Next::End);
+            }
+        };
+        let is_first = self.subject.is_none();
+        let subject = Subject { source: Some(self.remote.ip()), ..subject_of(&credential) };
+        let (answer, granted) = oneshot::channel();
+        let request = Request::Present {
+            session_id: self.session_id,
+            credential: Box::new(credential),
+            outbox: self.outbox.take(),
+            answer,
+        };
+        if self.context.requests.send(request).await.is_err() {
+            return Ok(Next::End);
+        }
+        match granted.await {
+            Ok(Ok(expires_at)) => {
+                if is_first {
+                    info!(device_id = %subject.device_id, user_id = %subject.user_id, %expires_at,
+                        "Admitted a device");
+                } else {
+                    debug!(device_id = %subject.device_id, %expires_at, "Credential refreshed");
+                }
+                self.subject = Some(subject);
+                let admitted = ConnectorMessage::Admitted {
+                    session_id: self.session_id,
+                    wireguard_public_key: self.context.wireguard_public_key,
+                    expires_at,
+                };
+                self.sender.send(&admitted).await?;
+                Ok(Next::GoOn)
+            }
+            Ok(Err(reason)) => {
+                info!(device_id = %subject.device_id, %reason, "Refused a device");
+                self.refuse(reason).await?;
+                Ok(Next::End)
+            }
+            Err(_stopping) => Ok(Next::End),
+        }
+    }
+
+    fn verify(&self, token: &str) -> Result<Credential, Reason> {
+        let standing = self.context.standing.borrow();
+        let keys = standing
+            .newest()
+            .map_or(&self.context.organisation_keys, |held| &held.bundle().organisation_keys);
+        Credential::verify(token, keys, &self.peer_pin, SystemTime::now().into()).map_err(|error| {
+            let reason = match error {
+                CredentialError::Expired { .. } => Reason::CredentialExpired,
+                CredentialError::Signed(_)
+                | CredentialError::WrongKey
+                | CredentialError::NotYetValid { .. } => Reason::CredentialInvalid,
+            };
+            let error: &dyn std::error::Error = &error;
+            info!(error, "Refused a credential");
+            reason
+        })
+    }
+
+    /// Says why, and lets a client whose rights have merely changed fetch a new credential.
+    async fn refuse(&mut self, reason: Reason) -> Result<(), SessionError> {
+        let renewable = match reason {
+            Reason::CredentialExpired | Reason::DeviceRevoked | Reason::UserRevoked => true,
+            _ => false,
+        };
+        if renewable {
+            self.sender.send(&ConnectorMessage::RefreshNow).await?;
+        }
+        self.sender.send(&ConnectorMessage::Refused { reason }).await
+    }
+
+    fn explain(&self, request_id: u64, flow: &FlowTuple) -> ConnectorMessage {
+        let explained = |verdict, reason| ConnectorMessage::Explained {
+            request_id,
+            verdict,
+            reason,
+            resource_id: None,
+            policy_id: None,
+            policy_name: None,
+        };
+        let standing = self.context.standing.borrow();
+        let (Some(enforced), Some(subject)) = (standing.live(), &self.subject) else {
+            return explained(Verdict::Deny, Reason::BundleStale);
+        };
+        let own_addresses = self.context.own_addresses.borrow();
+        let now = SystemTime::now().into();
+        let decision = enforced.decide(subject, &destination_of(flow), &own_addresses, now);
+        let (verdict, reason, resource_id, policy_id) = match decision {
+            Ok(authorization) => (
+                Verdict::Allow,
+                Reason::PolicyPermits,
+                Some(authorization.resource_id()),
+                Some(authorization.policy_id()),
+            ),
+            Err(denial) => (Verdict::Deny, denial.reason, denial.resource_id, denial.policy_id),
+        };
+        let policy_name =
+            policy_id.and_then(|id| enforced.evaluator().policy_name(id)).map(str::to_owned);
+        ConnectorMessage::Explained {
+            request_id,
+            verdict,
+            reason,
+            resource_id,
+            policy_id,
+            policy_name,
+        }
+    }
+}
