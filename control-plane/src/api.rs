@@ -1,21 +1,66 @@
 //! The REST API: HTTP only, one file per resource.
 
+#![expect(unused_qualifications, reason = "`utoipa::path` qualifies the types of parameters")]
+
 use axum::{Router, middleware};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
+mod access_events;
+mod api_tokens;
+mod assertion;
+mod audit_events;
 mod authentication;
 mod body;
+#[cfg(test)]
+mod bundle_tests;
+mod client;
+mod conditional;
+mod connector;
+mod connector_tokens;
+mod connectors;
+mod devices;
+mod enrollment_keys;
+mod explain;
+mod groups;
+mod health;
+#[cfg(test)]
+mod joining_tests;
+mod openapi;
+mod organisation;
+mod policies;
 mod problem;
 mod request;
+mod resources;
 mod response;
+mod sites;
+mod stream;
+mod trace;
 mod users;
 
 /// Every operation, with its description.
 fn operations() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(users::router())
+    OpenApiRouter::new()
+        .merge(organisation::router())
+        .merge(users::router())
+        .merge(groups::router())
+        .merge(sites::router())
+        .merge(resources::router())
+        .merge(policies::router())
+        .merge(api_tokens::router())
+        .merge(audit_events::router())
+        .merge(health::router())
+        .merge(openapi::router())
+        .merge(client::router())
+        .merge(connector::router())
+        .merge(devices::router())
+        .merge(connectors::router())
+        .merge(connector_tokens::router())
+        .merge(enrollment_keys::router())
+        .merge(access_events::router())
+        .merge(explain::router())
 }
 
 /// The service that answers requests.
@@ -25,10 +70,11 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn(body::buffer))
+        .layer(middleware::from_fn_with_state(app.clone(), trace::trace))
         .with_state(app)
 }
 
 /// The description of the API.
 pub(crate) fn openapi() -> OpenApi {
-    operations().into_openapi()
+    openapi::complete(operations().into_openapi())
 }

@@ -2,14 +2,36 @@
 
 use std::{ops::Deref, sync::Arc, time::Instant};
 
-use adit_proto::{OrganisationId, Pin, SigningKey};
+use adit_proto::{OrganisationId, Pin};
 use tokio::sync::watch;
 
-use crate::store::Store;
+use crate::{app::live::Live, metrics::Metrics, signing::Signer, store::Store};
 
+pub(crate) mod access_events;
+pub(crate) mod api_tokens;
+pub(crate) mod bundle;
+pub(crate) mod client_config;
+pub(crate) mod connector_tokens;
+pub(crate) mod connectors;
+pub(crate) mod credential;
+mod device_address;
+pub(crate) mod devices;
+mod endpoint;
+pub(crate) mod enroll;
+pub(crate) mod enrollment_keys;
+pub(crate) mod evaluation;
+pub(crate) mod follower;
+pub(crate) mod groups;
+pub(crate) mod live;
+pub(crate) mod organisation;
+pub(crate) mod policies;
 pub(crate) mod random;
+pub(crate) mod resources;
+pub(crate) mod revocation;
+pub(crate) mod sites;
 pub(crate) mod users;
 pub(crate) mod validate;
+mod wireguard_config;
 
 /// What every request may use; cheap to clone.
 #[derive(Debug, Clone)]
@@ -20,7 +42,9 @@ pub(crate) struct App(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) organisation_id: OrganisationId,
-    pub(crate) signing_key: SigningKey,
+    pub(crate) signer: Signer,
+    pub(crate) live: Live,
+    pub(crate) metrics: Metrics,
     /// `https://host:port`, as it stands in join tokens.
     pub(crate) public_url: String,
     /// The pin of the HTTPS certificate, as it stands in join tokens.

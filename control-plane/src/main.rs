@@ -1,9 +1,126 @@
 //! The control plane: identities, resources and policies by a REST API, signed for those who
 //! enforce them.
+//!
+//! A request is received, validated, committed to the store, and then announced to the connectors.
+//! `api` speaks HTTP and nothing else, `app` holds the rules, `store` the only SQL.
 
 mod api;
 mod app;
+mod config;
+mod data_dir;
 mod error;
+mod first_run;
+#[cfg(test)]
+mod fixture;
+mod metrics;
+mod server;
+mod signing;
 mod store;
 
-fn main() {}
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    app::{App, Parts, live::Live},
+    config::{Arguments, Command, ServeConfig},
+    data_dir::DataDir,
+    metrics::Metrics,
+    server::{Listener, Server},
+    store::Store,
+};
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Serve(config) => serve(config),
+        Command::Openapi => print_openapi(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("adit-control: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_openapi() -> anyhow::Result<()> {
+    let json = api::openapi().to_pretty_json().context("failed to write the description")?;
+    writeln!(io::stdout(), "{json}").context("failed to print the description")
+}
+
+fn serve(config: ServeConfig) -> anyhow::Result<()> {
+    init_tracing();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(try_serve(config))
+}
+
+async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        os = env::consts::OS,
+        arch = env::consts::ARCH,
+        "Starting"
+    );
+    let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle signals")?;
+
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let listener = Listener::bind(config.listen)?;
+    let address = listener.local_address();
+    let public_url = config.public_url.unwrap_or_else(|| first_run::default_url(address));
+    let certificate = data_dir.certificate(&public_url)?;
+    let store = Store::open(&data_dir.database()).await?;
+    let identity =
+        first_run::identity(&data_dir, &store, &config.organisation, &public_url).await?;
+
+    let (draining, is_draining) = watch::channel(false);
+    let app = App::new(Parts {
+        store: store.clone(),
+        organisation_id: identity.organisation_id,
+        signer: identity.signer,
+        live: Live::default(),
+        metrics: Metrics::default(),
+        public_url,
+        pin: certificate.pin,
+        started_at: Instant::now(),
+        draining: is_draining,
+    });
+    let server = Server::start(listener, &certificate, app)?;
+    info!(%address, "Listening");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("Draining");
+    draining.send_replace(true);
+    server.drain().await;
+    store.close().await;
+    info!("Stopped");
+    Ok(())
+}
+
+fn init_tracing() {
+    let filter = EnvFilter::try_from_env("ADIT_LOG").unwrap_or_else(|_error| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}

@@ -1,6 +1,13 @@
 //! The store: the only SQL there is. One SQLite file, many readers, one writer.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{SqlSafeStr as _, migrate::MigrateError};
 use sqlx::{
@@ -17,11 +24,20 @@ pub(crate) mod change;
 mod error;
 pub(crate) mod row;
 
+pub(crate) mod access_events;
 pub(crate) mod api_tokens;
 pub(crate) mod audit;
+pub(crate) mod connector_tokens;
+pub(crate) mod connectors;
+pub(crate) mod devices;
+pub(crate) mod enrollment_keys;
+pub(crate) mod groups;
 pub(crate) mod idempotency;
 pub(crate) mod organisation;
+pub(crate) mod policies;
+pub(crate) mod resources;
 pub(crate) mod revocations;
+pub(crate) mod sites;
 pub(crate) mod users;
 
 pub(crate) use change::{Actor, ActorId, Change, Created, IdempotencyKey, Versioned};
@@ -39,6 +55,7 @@ pub(crate) struct Store {
     readers: SqlitePool,
     writer: SqlitePool,
     changes: watch::Sender<u64>,
+    writable: Arc<AtomicBool>,
 }
 
 /// Why the database cannot be opened.
@@ -76,7 +93,12 @@ impl Store {
         let readers = pool(READERS).connect_with(options).await.map_err(opened)?;
 
         let sequence = organisation::sequence(&writer).await.map_err(OpenError::Open)?;
-        Ok(Self { readers, writer, changes: watch::Sender::new(sequence.unwrap_or(0)) })
+        Ok(Self {
+            readers,
+            writer,
+            changes: watch::Sender::new(sequence.unwrap_or(0)),
+            writable: Arc::new(AtomicBool::new(true)),
+        })
     }
 
     /// A view of one moment: whatever is read through it belongs together.
@@ -87,7 +109,7 @@ impl Store {
     /// The right to write, waited for; nothing is visible to others before a commit.
     pub(crate) async fn begin_change(&self, actor: impl Into<Actor>) -> Result<Change, StoreError> {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Change::new(transaction, actor.into(), self.changes.clone()))
+        Ok(Change::new(transaction, actor.into(), self.changes.clone(), self.writable.clone()))
     }
 
     /// The sequence of the organisation, after each change that bundles or configurations hold.
@@ -95,11 +117,19 @@ impl Store {
         self.changes.subscribe()
     }
 
-    /// Whether the database can be written to: takes the write lock, touches a page, lets go.
-    pub(crate) async fn probe_write(&self) -> Result<(), StoreError> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        organisation::touch(&mut transaction).await?;
-        Ok(transaction.rollback().await?)
+    /// Whether the last write succeeded.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+
+    /// Fails while the database cannot be written to. After a failed write, it is tried anew.
+    pub(crate) async fn check_writable(&self) -> Result<(), StoreError> {
+        if self.is_writable() {
+            return Ok(());
+        }
+        let mut change = self.begin_change(ActorId::ControlPlane).await?;
+        organisation::touch(change.connection()).await?;
+        change.commit_unaudited().await
     }
 
     /// Writes the log back into the file and closes.

@@ -14,13 +14,10 @@ use axum::{
 
 use crate::{
     api::{body::Fingerprint, request::IDEMPOTENCY_KEY},
-    app::{App, random},
+    app::{App, api_tokens::PREFIX, random},
     error::ApiError,
     store::{Actor, ActorId, Created, IdempotencyKey, api_tokens, idempotency},
 };
-
-/// How every API token begins.
-pub(crate) const API_TOKEN_PREFIX: &str = "adit_pat_";
 
 /// Someone who may read everything.
 #[derive(Debug)]
@@ -119,7 +116,7 @@ fn bearer_token(parts: &Parts) -> Result<&str, ApiError> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
-        .filter(|token| token.starts_with(API_TOKEN_PREFIX) && token.len() <= 100)
+        .filter(|token| token.starts_with(PREFIX) && token.len() <= 100)
         .ok_or_else(ApiError::not_authenticated)
 }
 

@@ -96,6 +96,8 @@ macro_rules! refusals {
 }
 
 refusals! {
+    /// Of a read that needs no authentication.
+    PublicRefusals = [400, 413, 500, 503];
     /// Of a read of a list.
     ListRefusals = [400, 401, 413, 422, 500, 503];
     /// Of a read of one object.
@@ -112,6 +114,22 @@ refusals! {
     GuardedReplaceRefusals = [400, 401, 403, 404, 409, 412, 413, 415, 422, 428, 500, 503, 507];
     /// Of a deletion, and of an action without a body.
     RemoveRefusals = [400, 401, 403, 404, 409, 412, 413, 500, 503, 507];
+    /// Of an action on an object, without a body.
+    ActionRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 500, 503, 507];
+    /// Of a simulation.
+    SimulateRefusals = [400, 401, 413, 415, 422, 500, 503];
+    /// Of a file made from an object.
+    FileRefusals = [400, 401, 404, 409, 413, 500, 503];
+    /// Of joining.
+    EnrollRefusals = [400, 409, 413, 415, 422, 500, 503, 507];
+    /// Of what a client reads.
+    ClientReadRefusals = [400, 401, 403, 413, 500, 503];
+    /// Of what a client asks for.
+    ClientWriteRefusals = [400, 401, 403, 413, 500, 503, 507];
+    /// Of what a connector reads.
+    ConnectorReadRefusals = [400, 401, 413, 422, 500, 503];
+    /// Of what a connector says.
+    ConnectorWriteRefusals = [400, 401, 413, 415, 422, 500, 503, 507];
 }
 
 fn describe(statuses: &[u16]) -> BTreeMap<String, RefOr<response::Response>> {

@@ -29,7 +29,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 /// Lists users, oldest first.
 #[utoipa::path(get, path = "/v1/users", tag = "users", params(ListQuery),
-    responses((status = 200, body = Page<User>), ListRefusals))]
+    responses((status = 200, description = "Found.", body = Page<User>), ListRefusals))]
 async fn list_users(
     State(app): State<App>,
     _actor: ReadActor,
@@ -44,7 +44,7 @@ async fn list_users(
 
 /// Creates a user.
 #[utoipa::path(post, path = "/v1/users", tag = "users", params(IdempotencyHeader),
-    request_body = UserWrite, responses((status = 201, body = User), CreateRefusals))]
+    request_body = UserWrite, responses((status = 201, description = "Created.", body = User), CreateRefusals))]
 async fn create_user(
     State(app): State<App>,
     actor: AdminActor,
@@ -55,7 +55,7 @@ async fn create_user(
 
 /// Reads a user.
 #[utoipa::path(get, path = "/v1/users/{id}", tag = "users", params(("id" = UserId, Path)),
-    responses((status = 200, body = User), ReadRefusals))]
+    responses((status = 200, description = "Found.", body = User), ReadRefusals))]
 async fn read_user(
     State(app): State<App>,
     _actor: ReadActor,
@@ -68,7 +68,7 @@ async fn read_user(
 /// Replaces a user. One who is disabled is cut at once.
 #[utoipa::path(put, path = "/v1/users/{id}", tag = "users",
     params(("id" = UserId, Path), IfMatchHeader), request_body = UserWrite,
-    responses((status = 200, body = User), ReplaceRefusals))]
+    responses((status = 200, description = "Found.", body = User), ReplaceRefusals))]
 async fn replace_user(
     State(app): State<App>,
     actor: AdminActor,
@@ -81,7 +81,7 @@ async fn replace_user(
 
 /// Deletes a user with devices, enrolment keys and memberships, and cuts what the devices do.
 #[utoipa::path(delete, path = "/v1/users/{id}", tag = "users",
-    params(("id" = UserId, Path), IfMatchHeader), responses((status = 204), RemoveRefusals))]
+    params(("id" = UserId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_user(
     State(app): State<App>,
     actor: AdminActor,

@@ -1,14 +1,20 @@
 //! Users.
 
 use adit_proto::{
-    Revocation, RevokedSubject, UserId,
+    UserId,
     api::{User, UserWrite},
 };
 
 use crate::{
-    app::{App, random, validate},
+    app::{
+        App,
+        policies::{refuse_if_named, still_named},
+        random,
+        revocation::revoke_user,
+        validate,
+    },
     error::ApiError,
-    store::{Actor, Change, Created, Versioned, revocations, users},
+    store::{Actor, Created, Versioned, policies, users},
 };
 
 pub(crate) async fn create(app: &App, actor: Actor, write: UserWrite) -> Result<Created, ApiError> {
@@ -25,7 +31,7 @@ pub(crate) async fn create(app: &App, actor: Actor, write: UserWrite) -> Result<
     };
     users::insert(&mut change, &user).await?;
     let created = Created::new("/v1/users", user.id, &user);
-    Ok(change.commit_creation("user.create", user.id, &user, created).await?)
+    Ok(change.commit_creation_unannounced("user.create", user.id, &user, created).await?)
 }
 
 /// Replaces a user; `matches` judges the version that is there.
@@ -53,7 +59,7 @@ pub(crate) async fn replace(
     };
     users::replace(&mut change, &user).await?;
     if user.object.disabled && !held.object.disabled {
-        revoke(&mut change, id).await?;
+        revoke_user(&mut change, id).await?;
     }
     change.commit("user.replace", id, Some(&user.object)).await?;
     Ok(user)
@@ -69,20 +75,13 @@ pub(crate) async fn remove(
     let mut change = app.store.begin_change(actor).await?;
     let held = users::find(change.connection(), id).await?.ok_or_else(ApiError::not_found)?;
     matches(held.version)?;
-    revoke(&mut change, id).await?;
+    refuse_if_named(&mut change, id).await?;
+    if let Some(policy) = policies::naming_device_of(change.connection(), id).await? {
+        return Err(still_named("A device of this user", &policy));
+    }
+    revoke_user(&mut change, id).await?;
     users::remove(&mut change, id).await?;
     change.commit("user.delete", id, None::<&User>).await?;
-    Ok(())
-}
-
-/// Voids every credential that the user's devices hold.
-///
-/// Clocks may have been set back since the last was issued, so that one counts too.
-pub(super) async fn revoke(change: &mut Change, id: UserId) -> Result<(), ApiError> {
-    let last_issued = users::last_credential_issued_at(change.connection(), id).await?;
-    let not_before = last_issued.map_or(change.now(), |issued_at| issued_at.max(change.now()));
-    revocations::upsert(change, Revocation { subject: RevokedSubject::User(id), not_before })
-        .await?;
     Ok(())
 }
 

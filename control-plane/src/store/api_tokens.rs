@@ -71,6 +71,23 @@ pub(crate) async fn list(
     rows.iter().map(from_row).collect()
 }
 
+/// Whether another token than `id` may change things and is valid at `now`.
+pub(crate) async fn other_admin_exists(
+    connection: &mut SqliteConnection,
+    id: ApiTokenId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT 1 FROM api_tokens
+         WHERE id <> ? AND scope = 'admin' AND (expires_at IS NULL OR expires_at > ?) LIMIT 1",
+    )
+    .bind(id.to_string())
+    .bind(now.as_millis())
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.is_some())
+}
+
 pub(crate) async fn remove(change: &mut Change, id: ApiTokenId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM api_tokens WHERE id = ?")
         .bind(id.to_string())

@@ -1,5 +1,7 @@
 //! The audit log: append-only, each event chained by hash to the one before.
 
+use std::collections::BTreeMap;
+
 use adit_proto::{Timestamp, api::AuditEvent, sha256_base64url};
 use serde_json::{Value, json};
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
@@ -146,9 +148,22 @@ fn chain_hash(previous_hash: &str, event: &AuditEvent) -> String {
         event.actor,
         event.operation,
         event.object_id,
-        event.object
+        event.object.as_ref().map(alphabetical)
     ]);
     sha256_base64url(format!("{previous_hash}\n{content}").as_bytes())
+}
+
+/// The same value with the members of its objects in alphabetical order.
+fn alphabetical(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let sorted: BTreeMap<_, _> =
+                members.iter().map(|(name, member)| (name.clone(), alphabetical(member))).collect();
+            Value::Object(sorted.into_iter().collect())
+        }
+        Value::Array(items) => items.iter().map(alphabetical).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 fn from_row(row: &SqliteRow) -> Result<AuditEvent, StoreError> {

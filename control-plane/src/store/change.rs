@@ -1,6 +1,13 @@
 //! A change: one write transaction that leaves a line in the audit log.
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use adit_proto::{ApiTokenId, ConnectorId, DeviceId, Timestamp};
 use serde::Serialize;
@@ -82,6 +89,7 @@ pub(crate) struct Change {
     actor: Actor,
     now: Timestamp,
     changes: watch::Sender<u64>,
+    writable: Arc<AtomicBool>,
 }
 
 impl Change {
@@ -89,8 +97,9 @@ impl Change {
         transaction: Transaction<'static, Sqlite>,
         actor: Actor,
         changes: watch::Sender<u64>,
+        writable: Arc<AtomicBool>,
     ) -> Self {
-        Self { transaction, actor, now: SystemTime::now().into(), changes }
+        Self { transaction, actor, now: SystemTime::now().into(), changes, writable }
     }
 
     /// For queries inside the change.
@@ -115,8 +124,9 @@ impl Change {
     ) -> Result<u64, StoreError> {
         self.append_audit(operation, &object_id, object).await?;
         let sequence = organisation::count_up(&mut self.transaction).await?;
-        self.transaction.commit().await?;
-        announce(&self.changes, sequence);
+        let changes = self.changes.clone();
+        self.end().await?;
+        announce(&changes, sequence);
         Ok(sequence)
     }
 
@@ -128,7 +138,7 @@ impl Change {
         object: Option<&impl Serialize>,
     ) -> Result<(), StoreError> {
         self.append_audit(operation, &object_id, object).await?;
-        Ok(self.transaction.commit().await?)
+        self.end().await
     }
 
     /// As [`Self::commit`], for a creation: keeps the answer under the caller's idempotency key.
@@ -160,7 +170,19 @@ impl Change {
 
     /// Commits what is no change of an object, such as when a device was last seen.
     pub(crate) async fn commit_unaudited(self) -> Result<(), StoreError> {
-        Ok(self.transaction.commit().await?)
+        self.end().await
+    }
+
+    async fn end(self) -> Result<(), StoreError> {
+        let ended = self.transaction.commit().await.map_err(StoreError::from);
+        match &ended {
+            Ok(()) => self.writable.store(true, Ordering::Relaxed),
+            Err(StoreError::Full | StoreError::Unusable(_)) => {
+                self.writable.store(false, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+        ended
     }
 
     async fn append_audit(

@@ -1,6 +1,6 @@
 //! Users.
 
-use adit_proto::{Timestamp, UserId, api::User};
+use adit_proto::{UserId, api::User};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
@@ -80,24 +80,11 @@ pub(crate) async fn remove(change: &mut Change, id: UserId) -> Result<(), StoreE
     Ok(())
 }
 
-/// When the last credential of any of the user's devices was issued.
-pub(crate) async fn last_credential_issued_at(
-    connection: &mut SqliteConnection,
-    id: UserId,
-) -> Result<Option<Timestamp>, StoreError> {
-    let row =
-        sqlx::query("SELECT max(credential_issued_at) AS issued_at FROM devices WHERE user_id = ?")
-            .bind(id.to_string())
-            .fetch_one(connection)
-            .await?;
-    row.time_option("issued_at")
-}
-
 fn versioned(row: &SqliteRow) -> Result<Versioned<User>, StoreError> {
     Ok(Versioned { version: row.unsigned("version")?, object: from_row(row)? })
 }
 
-fn from_row(row: &SqliteRow) -> Result<User, StoreError> {
+pub(super) fn from_row(row: &SqliteRow) -> Result<User, StoreError> {
     Ok(User {
         id: row.parsed("id")?,
         name: row.text("name")?,

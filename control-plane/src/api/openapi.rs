@@ -1,0 +1,80 @@
+//! The description of the API: OpenAPI 3.1, made from the code, and `/v1/openapi.json`.
+
+use adit_proto::api::Problem;
+use axum::response::Response;
+use utoipa::{
+    PartialSchema as _, ToSchema,
+    openapi::{
+        InfoBuilder, OpenApi, PathItem, SecurityRequirement,
+        path::Operation,
+        security::{Http, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{problem::PublicRefusals, response::json};
+use crate::app::App;
+
+/// The name of the scheme that operations use unless they say otherwise.
+const API_TOKEN: &str = "api_token";
+
+/// The name of the scheme of devices and connectors.
+const ASSERTION: &str = "assertion";
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(read_openapi))
+}
+
+/// Describes this API.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "health", security(()),
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object), PublicRefusals))]
+async fn read_openapi() -> Response {
+    json(&super::openapi())
+}
+
+/// Adds what no operation says by itself.
+pub(super) fn complete(mut openapi: OpenApi) -> OpenApi {
+    openapi.info = InfoBuilder::new()
+        .title("Adit")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "The control plane of Adit. Every answer that is no success is a problem detail \
+             (RFC 9457) with a stable `code`. Objects bear an `ETag`; send it as `If-Match` when \
+             you change them.",
+        ))
+        .build();
+    openapi.servers = None;
+
+    let components = openapi.components.get_or_insert_default();
+    let mut schemas = vec![(Problem::name().into_owned(), Problem::schema())];
+    Problem::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API token, `adit_pat_…`."))
+        .build();
+    components.add_security_scheme(API_TOKEN, SecurityScheme::Http(bearer));
+    let assertion = Http::builder()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "In truth the scheme `Adit`: a token of one minute, bound to the request, signed by \
+             the key of the device or connector.",
+        ))
+        .build();
+    components.add_security_scheme(ASSERTION, SecurityScheme::Http(assertion));
+
+    for item in openapi.paths.paths.values_mut() {
+        for operation in operations(item) {
+            operation.security.get_or_insert_with(|| {
+                vec![SecurityRequirement::new(API_TOKEN, Vec::<String>::new())]
+            });
+        }
+    }
+    openapi
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete]
+        .into_iter()
+        .filter_map(Option::as_mut)
+}

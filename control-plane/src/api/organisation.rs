@@ -1,0 +1,45 @@
+//! `/v1/organisation`
+
+use adit_proto::api::{Organisation, OrganisationWrite};
+use axum::extract::State;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    authentication::{AdminActor, ReadActor},
+    problem::{GuardedReplaceRefusals, ReadRefusals},
+    request::{IfMatch, IfMatchHeader, Json},
+};
+use crate::{
+    app::{self, App},
+    error::ApiError,
+    store::{self, Versioned},
+};
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(read_organisation, replace_organisation))
+}
+
+/// Reads the organisation.
+#[utoipa::path(get, path = "/v1/organisation", tag = "organisation",
+    responses((status = 200, description = "Found.", body = Organisation), ReadRefusals))]
+async fn read_organisation(
+    State(app): State<App>,
+    _actor: ReadActor,
+) -> Result<Versioned<Organisation>, ApiError> {
+    let mut snapshot = app.store.snapshot().await?;
+    Ok(store::organisation::read(&mut snapshot).await?)
+}
+
+/// Replaces what can be changed of the organisation.
+#[utoipa::path(put, path = "/v1/organisation", tag = "organisation", params(IfMatchHeader),
+    request_body = OrganisationWrite,
+    responses((status = 200, description = "Found.", body = Organisation), GuardedReplaceRefusals))]
+async fn replace_organisation(
+    State(app): State<App>,
+    actor: AdminActor,
+    if_match: IfMatch,
+    Json(write): Json<OrganisationWrite>,
+) -> Result<Versioned<Organisation>, ApiError> {
+    let matches = |version| if_match.require(version);
+    app::organisation::replace(&app, actor.into(), write, matches).await
+}
