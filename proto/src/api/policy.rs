@@ -98,6 +98,9 @@ pub struct ResourceSelector {
 }
 
 /// When: all that are named must hold.
+///
+/// What is not known of a device, such as the sign-in of a plain WireGuard device, is held against
+/// it: the condition is not met for a permit, and met for a forbid.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]

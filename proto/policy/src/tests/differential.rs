@@ -223,9 +223,9 @@ fn outcome(policy: &Policy, subject: &Subject) -> TraceOutcome {
 fn is_subject(policy: &Policy, subject: &Subject) -> bool {
     let SubjectSelector { everyone, users, groups, devices } = &policy.subjects;
     *everyone
-        || users.iter().any(|user| *user == subject.user_id)
+        || users.contains(&subject.user_id)
         || groups.iter().any(|group| subject.groups.contains(group))
-        || devices.iter().any(|device| *device == subject.device_id)
+        || devices.contains(&subject.device_id)
 }
 
 fn speaks_of(policy: &Policy, resource: &Resource) -> bool {
