@@ -4,7 +4,7 @@
 //! simulates with it, the connector enforces with it, and [`Evaluator::explain`] explains with it.
 //!
 //! 1. *Resource.* Address, protocol and port lead to one resource, outside Cedar: see
-//!    [`ResourceMap`]. A [`reserved_address`] is refused unless a resource names it alone.
+//!    [`ResourceMap`]. A [`reserved_address()`] is refused unless a resource names it alone.
 //! 2. *Policy.* Each policy is one Cedar policy with the policy's id. A flow sees only those that
 //!    can apply to its resource.
 //! 3. *Verdict.* A forbid beats every permit and deny is the default. Cedar skips a policy whose
