@@ -44,6 +44,7 @@ mod process;
 mod sniffer;
 pub mod untrusted_input;
 mod wait;
+mod wireguard;
 mod world;
 
 pub use binary::{binary, python_tool};

@@ -12,12 +12,12 @@ use anyhow::{Context as _, bail};
 /// One build of all targets, because tests and programs built apart would be built with different
 /// features of the same dependencies, and thus twice.
 pub(crate) fn build() -> anyhow::Result<()> {
-    succeed(cargo().args(["build", "--workspace", "--all-targets"]))
+    build_with(cargo().args(["build", "--workspace", "--all-targets"]))
 }
 
 /// Builds the programs alone.
 pub(crate) fn build_programs() -> anyhow::Result<()> {
-    succeed(cargo().args(["build", "--workspace", "--bins"]))
+    build_with(cargo().args(["build", "--workspace", "--bins"]))
 }
 
 /// Runs the tests, all of them or those whose name holds `filter`.
@@ -87,10 +87,9 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let status = status(command)?;
-    if !status.success() {
-        bail!("{command:?} failed: {status}");
+fn build_with(command: &mut Command) -> anyhow::Result<()> {
+    if !status(command)?.success() {
+        bail!("failed to build: see above");
     }
 
     Ok(())

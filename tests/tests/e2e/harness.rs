@@ -45,6 +45,38 @@ fn a_sniffer_does_not_see_what_takes_another_link() {
 }
 
 #[test]
+fn a_sniffer_does_not_see_what_a_tunnel_carries() {
+    let world = World::new("wireguard");
+    let (a, b) = (world.host("a"), world.host("b"));
+    let link = world.link((&a, "198.18.0.1/24"), (&b, "198.18.0.2/24"));
+    let keys = [&a, &b].map(|host| {
+        let private = host.check(["wg", "genkey"]);
+        let public = host.command("wg").arg("pubkey").stdin(private.clone()).check();
+        (private.trim().to_owned(), public.trim().to_owned())
+    });
+    for (host, own, peer, net, peer_net, endpoint) in [
+        (&a, &keys[0].0, &keys[1].1, "10.7.0.1", "10.7.0.2", "Endpoint = 198.18.0.2:51820"),
+        (&b, &keys[1].0, &keys[0].1, "10.7.0.2", "10.7.0.1", ""),
+    ] {
+        let config = format!(
+            "[Interface]\nPrivateKey = {own}\nAddress = {net}/32\nListenPort = 51820\n\n\
+             [Peer]\nPublicKey = {peer}\nAllowedIPs = {peer_net}/32\n{endpoint}\n"
+        );
+        host.wg_quick(&format!("wg-{host}"), &config);
+    }
+    let marker = "open-secret-4711";
+    let server = b.http_server("10.7.0.2", marker);
+    let sniffer = link.sniff(marker);
+
+    let url = format!("http://{}/", server.address);
+    assert_eq!(a.check(["curl", "--silent", "--max-time", "10", &url]), marker);
+
+    let capture = sniffer.finish();
+    assert_eq!(capture.matches, 0, "{capture:?}");
+    assert!(capture.packets >= 4, "{capture:?}");
+}
+
+#[test]
 fn private_services_are_out_of_reach_without_a_tunnel() {
     let lab = Lab::new("unreachable");
     let server = lab.svc.tcp_echo(SVC_V4);
