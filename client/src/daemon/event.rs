@@ -1,0 +1,41 @@
+//! All that can happen to the daemon, from every leaf.
+
+use adit_tunnel::{ControlPlaneError, Fetched};
+use adit_proto::api::CredentialIssued;
+
+use super::{
+    data_plane::DataPlaneEvent,
+    enrollment::Enrollment,
+    ipc_server::Call,
+    session::SessionEvent,
+    sites::AttemptId,
+};
+use crate::ipc::Failure;
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Someone asks something at the socket.
+    Call(Call),
+    /// The control plane answered, or not, about the configuration.
+    ConfigFetched {
+        /// Of which enrolment.
+        generation: u64,
+        result: Result<Fetched, ControlPlaneError>,
+    },
+    /// The control plane answered, or not, about the credential.
+    CredentialFetched {
+        /// Of which enrolment.
+        generation: u64,
+        result: Result<CredentialIssued, ControlPlaneError>,
+    },
+    /// An enrolment is done, or not.
+    EnrollmentEnded(Result<Box<Enrollment>, Failure>),
+    /// A session says something.
+    Session { attempt: AttemptId, event: SessionEvent },
+    /// The data plane says something.
+    DataPlane(DataPlaneEvent),
+    /// A timer of the machines is over.
+    Timeout,
+    /// The daemon is to stop.
+    Shutdown,
+}

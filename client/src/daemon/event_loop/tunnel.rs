@@ -1,0 +1,189 @@
+//! Interface, routes, peers and sessions.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use adit_proto::{ClientConfig, ClientMessage, Reason};
+use adit_tunnel::TunDevice;
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::EventLoop;
+use crate::{
+    daemon::{
+        clock::Now,
+        data_plane::DataPlane,
+        obstacle,
+        router::{Layout, MTU},
+        session::{Session, SessionParts},
+        sites::{SessionEnd, SiteCommand, contested_prefixes, prefixes_by_site},
+    },
+    ipc::{Failure, FailureCode},
+};
+
+/// How long names of connectors are looked up before the routes are made, after which the name
+/// service may be behind the tunnel.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The interface and the thread that serves it.
+pub(super) struct OpenTunnel {
+    pub(super) data_plane: DataPlane,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) warnings: Vec<String>,
+    /// Whether connectors are looked for.
+    pub(super) has_sessions: bool,
+}
+
+impl EventLoop {
+    pub(super) async fn open_tunnel(&mut self) -> Result<(), Failure> {
+        let (Some(config), Some(enrolled)) = (self.material.config(), &self.enrolled) else {
+            return Err(Failure::new(
+                FailureCode::Internal,
+                "the tunnel was to be opened without a configuration",
+                "tell the developers",
+            ));
+        };
+        let endpoints = config.sites.iter().flat_map(|site| &site.connectors);
+        let lookups = endpoints
+            .flat_map(|connector| &connector.endpoints)
+            .map(|endpoint| self.resolver.resolve(endpoint));
+        // Whatever is found is remembered; the sessions will say what is not.
+        let _ = timeout(LOOKUP_PATIENCE, join_all(lookups)).await;
+
+        let tun = TunDevice::try_open(&self.interface, MTU)
+            .map_err(|error| obstacle::from_tun(&error))?;
+        let index = tun.index();
+        let secret = enrolled.wireguard_secret.clone();
+        let addresses = config.addresses.clone();
+        let data_plane = DataPlane::start(tun, secret, addresses.clone(), self.events.clone())
+            .map_err(|error| {
+                Failure::new(
+                    FailureCode::Interface,
+                    format!("{error:#}"),
+                    "look at the daemon's log",
+                )
+            })?;
+        let opened = self.router.open(index, layout(config)).await;
+        let warnings = match opened {
+            Ok(warnings) => warnings,
+            Err(error) => {
+                self.router.close().await;
+                return Err(obstacle::from_network(&error));
+            }
+        };
+        self.tunnel = Some(OpenTunnel { data_plane, addresses, warnings, has_sessions: false });
+        self.warn_of_overlaps();
+        Ok(())
+    }
+
+    pub(super) fn start_sessions(&mut self, now: Now) {
+        let (Some(tunnel), Some(config)) = (&mut self.tunnel, self.material.config()) else {
+            return;
+        };
+        tunnel.has_sessions = true;
+        self.sites.handle_config(config, now);
+    }
+
+    pub(super) async fn close_tunnel(&mut self) {
+        self.sites.stop();
+        while self.sites.poll_command().is_some() {}
+        self.sessions.clear();
+        self.questions.clear();
+        self.router.close().await;
+        self.tunnel = None;
+    }
+
+    /// Takes a changed configuration over into the open tunnel.
+    pub(super) async fn update_tunnel(&mut self, now: Now) {
+        let (Some(tunnel), Some(config)) = (&mut self.tunnel, self.material.config()) else {
+            return;
+        };
+        match self.router.update(layout(config)).await {
+            Ok(warnings) => tunnel.warnings = warnings,
+            Err(error) => {
+                self.machine.handle_obstacle(obstacle::from_network(&error), now);
+                return;
+            }
+        }
+        if tunnel.addresses != config.addresses {
+            tunnel.addresses.clone_from(&config.addresses);
+            tunnel.data_plane.set_addresses(config.addresses.clone());
+        }
+        if tunnel.has_sessions {
+            self.sites.handle_config(config, now);
+        }
+        self.warn_of_overlaps();
+    }
+
+    pub(super) fn execute_for_site(&mut self, command: SiteCommand, now: Now) {
+        match command {
+            SiteCommand::StartSession { attempt, connector } => {
+                let (Some(enrolled), Some(credential)) =
+                    (&self.enrolled, self.material.credential(now.time))
+                else {
+                    let end = SessionEnd::Refused(Reason::CredentialExpired);
+                    self.sites.handle_ended(attempt, end, now);
+                    return;
+                };
+                tracing::debug!(%attempt, connector_id = %connector.id, "Opening a session");
+                let parts = SessionParts {
+                    connector: *connector,
+                    credential: credential.to_owned(),
+                    device_key: enrolled.device_key.clone(),
+                    router: self.router.clone(),
+                    resolver: self.resolver.clone(),
+                };
+                let session = Session::open(attempt, parts, self.events.clone());
+                self.sessions.insert(attempt, session);
+            }
+            SiteCommand::StopSession { attempt } => {
+                self.sessions.remove(&attempt);
+                self.questions.handle_session_ended(attempt);
+            }
+            SiteCommand::UpsertPeer { public_key, endpoint, prefixes } => {
+                tracing::info!(peer = %public_key, %endpoint, "Admitted by a connector");
+                if let Some(tunnel) = &self.tunnel {
+                    tunnel.data_plane.upsert(public_key, endpoint, prefixes);
+                }
+            }
+            SiteCommand::InitiateHandshake { public_key } => {
+                if let Some(tunnel) = &self.tunnel {
+                    tunnel.data_plane.initiate_handshake(public_key);
+                }
+            }
+            SiteCommand::RemovePeer { public_key } => {
+                if let Some(tunnel) = &self.tunnel {
+                    tunnel.data_plane.remove(public_key);
+                }
+            }
+        }
+    }
+
+    /// Shows a fresh credential to every connector.
+    pub(super) fn present_credential(&self, credential: &str) {
+        for (attempt, session) in &self.sessions {
+            let message = ClientMessage::Present { credential: credential.to_owned() };
+            if !session.send(message) {
+                tracing::warn!(%attempt, "Connector reads too slowly for a fresh credential");
+            }
+        }
+    }
+
+    fn warn_of_overlaps(&mut self) {
+        let (Some(tunnel), Some(config)) = (&mut self.tunnel, self.material.config()) else {
+            return;
+        };
+        for prefix in contested_prefixes(config) {
+            tunnel.warnings.push(format!(
+                "{prefix} is at several sites; only the first is reached: ask an administrator"
+            ));
+        }
+        for warning in &tunnel.warnings {
+            tracing::warn!(warning, "Networks overlap");
+        }
+    }
+}
+
+fn layout(config: &ClientConfig) -> Layout {
+    let prefixes: BTreeSet<_> = prefixes_by_site(config).into_values().flatten().collect();
+    Layout { addresses: config.addresses.clone(), prefixes }
+}

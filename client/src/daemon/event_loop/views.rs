@@ -1,0 +1,166 @@
+//! The daemon's state as the command line shows it.
+
+use adit_proto::{ResourceId, WireguardPublicKey};
+
+use super::EventLoop;
+use crate::{
+    daemon::{
+        obstacle,
+        sites::{SiteView, connector_of},
+    },
+    ipc::{
+        ControlPlaneOnStatus, DenialOnStatus, DeviceOnStatus, Failure, FailureCode,
+        ResourceOnStatus, SessionOnStatus, SessionState, StateName, Status,
+    },
+};
+
+impl EventLoop {
+    /// What stands in the way, by the control plane, the machine or the connectors.
+    pub(super) fn problem(&self) -> Option<Failure> {
+        if let Some(obstacle) = self.machine.obstacle() {
+            return Some(obstacle.clone());
+        }
+        match self.machine.name() {
+            StateName::Connecting => {}
+            StateName::Disconnected
+            | StateName::Connected
+            | StateName::Disconnecting
+            | StateName::Error => return None,
+        }
+        let (site, problem) =
+            self.sites.views().find_map(|view| Some((view.name.to_owned(), view.problem?)))?;
+        Some(Failure::new(
+            FailureCode::ConnectorUnavailable,
+            format!("site {site}: {problem}"),
+            "check the network; the daemon goes on trying (adit status)",
+        ))
+    }
+
+    /// All but what the data plane counts.
+    pub(super) fn status_view(&self) -> Status {
+        let config = self.material.config();
+        let identity = self.enrolled.as_ref().map(|enrolled| &enrolled.identity);
+        let is_wanted = self.store.wants_up().unwrap_or_else(|error| {
+            tracing::warn!(error = obstacle::chain(&error), "Wish of the user is not known");
+            false
+        });
+        Status {
+            state: self.machine.name(),
+            since: self.machine.since(),
+            wanted: is_wanted,
+            problem: self.problem(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            organisation: config.map(|config| config.organisation_name.clone()),
+            user: config.map(|config| config.user_name.clone()),
+            device: identity.map(|identity| DeviceOnStatus {
+                id: identity.device_id,
+                name: config.map(|config| config.device_name.clone()),
+            }),
+            addresses: config.map(|config| config.addresses.clone()).unwrap_or_default(),
+            interface: self.tunnel.as_ref().map(|_| self.interface.clone()),
+            sessions: self.sites.views().map(session_view).collect(),
+            credential_expires_at: self.material.expires_at(),
+            control_plane: identity.map(|identity| ControlPlaneOnStatus {
+                url: identity.control_plane_url.clone(),
+                reachable: self.reachability.is_reachable(),
+                since: self.reachability.since(),
+                error: self.reachability.error().map(str::to_owned),
+            }),
+            warnings: self.tunnel.as_ref().map(|tunnel| tunnel.warnings.clone()).unwrap_or_default(),
+            recent_denials: self.denial_views(),
+        }
+    }
+
+    /// The WireGuard keys of [`Status::sessions`], in the same order.
+    pub(super) fn peer_keys(&self) -> Vec<Option<WireguardPublicKey>> {
+        let key = |view: SiteView<'_>| view.connector.map(|other| other.wireguard_public_key);
+        self.sites.views().map(key).collect()
+    }
+
+    pub(super) fn resource_views(&self) -> Result<Vec<ResourceOnStatus>, Failure> {
+        if self.enrolled.is_none() {
+            return Err(obstacle::not_enrolled());
+        }
+        let Some(config) = self.material.config() else {
+            return Err(Failure::new(
+                FailureCode::NotConnected,
+                "the configuration was never fetched",
+                "adit up",
+            ));
+        };
+        let mut resources: Vec<ResourceOnStatus> = config
+            .resources
+            .iter()
+            .map(|resource| {
+                let site = config.sites.iter().find(|site| site.id == resource.site_id);
+                let connector = self
+                    .sites
+                    .views()
+                    .find(|view| view.id == resource.site_id)
+                    .and_then(|view| connector_of(&view));
+                let (connector_id, connector_name) = connector.unzip();
+                ResourceOnStatus {
+                    id: resource.id,
+                    name: resource.name.clone(),
+                    addresses: resource.addresses.clone(),
+                    filters: resource.filters.clone(),
+                    site_id: resource.site_id,
+                    site_name: site.map(|site| site.name.clone()).unwrap_or_default(),
+                    connector_id,
+                    connector_name,
+                }
+            })
+            .collect();
+        resources.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(resources)
+    }
+
+    fn denial_views(&self) -> Vec<DenialOnStatus> {
+        self.denials
+            .iter()
+            .map(|held| {
+                let denial = &held.denial;
+                DenialOnStatus {
+                    at: held.at,
+                    count: held.count,
+                    flow: denial.flow,
+                    verdict: denial.verdict,
+                    reason: denial.reason,
+                    remedy: denial.reason.remedy().to_owned(),
+                    resource_id: denial.resource_id,
+                    resource_name: denial.resource_id.and_then(|id| self.resource_name(id)),
+                    policy_id: denial.policy_id,
+                }
+            })
+            .collect()
+    }
+
+    fn resource_name(&self, id: ResourceId) -> Option<String> {
+        let resources = &self.material.config()?.resources;
+        resources.iter().find(|resource| resource.id == id).map(|resource| resource.name.clone())
+    }
+}
+
+fn session_view(view: SiteView<'_>) -> SessionOnStatus {
+    let (connector_id, connector_name) = connector_of(&view).unzip();
+    let carrier = match view.state {
+        SessionState::Seeking => None,
+        SessionState::Handshaking | SessionState::Established | SessionState::Reconnecting => {
+            Some("wireguard".to_owned())
+        }
+    };
+    SessionOnStatus {
+        site_id: view.id,
+        site_name: view.name.to_owned(),
+        state: view.state,
+        connector_id,
+        connector_name,
+        endpoint: view.endpoint,
+        carrier,
+        since: view.since,
+        last_handshake: None,
+        bytes_received: 0,
+        bytes_sent: 0,
+        problem: view.problem,
+    }
+}

@@ -1,0 +1,299 @@
+//! Which connector carries each site's packets.
+
+mod seek;
+mod site;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use adit_proto::{
+    ClientConfig, ConnectorId, ConnectorOnClient, Reason, SiteId, Timestamp, WireguardPublicKey,
+};
+use ipnet::IpNet;
+
+use self::site::Site;
+use super::{backoff::Jitter, clock::Now, state::Progress};
+use crate::ipc::SessionState;
+
+/// One try to open a session with one connector, and the session that comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct AttemptId(u64);
+
+impl std::fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is asked of the event loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SiteCommand {
+    /// Open a session channel and present the credential.
+    StartSession {
+        /// Names the session in what follows.
+        attempt: AttemptId,
+        /// With whom.
+        connector: Box<ConnectorOnClient>,
+    },
+    /// Close it.
+    StopSession {
+        /// Which.
+        attempt: AttemptId,
+    },
+    /// Send packets for these prefixes to this peer, and shake hands at once.
+    UpsertPeer {
+        /// Whose key.
+        public_key: WireguardPublicKey,
+        /// Where.
+        endpoint: SocketAddr,
+        /// What for.
+        prefixes: Vec<IpNet>,
+    },
+    /// Shake hands again.
+    InitiateHandshake {
+        /// With whom.
+        public_key: WireguardPublicKey,
+    },
+    /// Send no more packets to it.
+    RemovePeer {
+        /// Whose key.
+        public_key: WireguardPublicKey,
+    },
+}
+
+/// Why a session ended, or never came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SessionEnd {
+    /// The connector cannot be reached.
+    Unreachable(String),
+    /// It does not admit us.
+    Refused(Reason),
+    /// It was there and went away.
+    Lost(String),
+}
+
+impl std::fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreachable(why) => f.write_str(why),
+            Self::Refused(reason) => write!(f, "refused: {reason}. {}", reason.remedy()),
+            Self::Lost(why) => write!(f, "lost: {why}"),
+        }
+    }
+}
+
+/// A site as the user sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SiteView<'a> {
+    pub(crate) id: SiteId,
+    pub(crate) name: &'a str,
+    pub(crate) state: SessionState,
+    pub(crate) connector: Option<&'a ConnectorOnClient>,
+    pub(crate) attempt: Option<AttemptId>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) problem: Option<String>,
+}
+
+/// For each site with resources a connector that admits us, found anew whenever it is lost.
+///
+/// In: [`Self::handle_config`] and the other `handle_*` methods. Out: [`Self::poll_command`] until
+/// it is empty, after any of them; [`Self::poll_timeout`] says when to call
+/// [`Self::handle_timeout`].
+#[derive(Debug)]
+pub(crate) struct Sites {
+    sites: BTreeMap<SiteId, Site>,
+    outbox: Outbox,
+    jitter: Jitter,
+}
+
+/// Where sites leave what they want done.
+#[derive(Debug, Default)]
+struct Outbox {
+    commands: VecDeque<SiteCommand>,
+    next_attempt: u64,
+}
+
+impl Outbox {
+    fn start(&mut self, connector: &ConnectorOnClient) -> AttemptId {
+        let attempt = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        let connector = Box::new(connector.clone());
+        self.commands.push_back(SiteCommand::StartSession { attempt, connector });
+        attempt
+    }
+
+    fn push(&mut self, command: SiteCommand) {
+        self.commands.push_back(command);
+    }
+}
+
+impl Sites {
+    pub(crate) fn new(jitter: Jitter) -> Self {
+        Self { sites: BTreeMap::new(), outbox: Outbox::default(), jitter }
+    }
+
+    /// Takes over sites, connectors and prefixes; what did not change goes on.
+    pub(crate) fn handle_config(&mut self, config: &ClientConfig, now: Now) {
+        let prefixes = prefixes_by_site(config);
+        let gone: Vec<SiteId> =
+            self.sites.keys().filter(|id| !prefixes.contains_key(id)).copied().collect();
+        for id in gone {
+            if let Some(mut site) = self.sites.remove(&id) {
+                site.stop(&mut self.outbox);
+            }
+        }
+        // Prefixes move between peers only when the one that loses them is told first.
+        let mut gains = Vec::new();
+        for (id, prefixes) in prefixes {
+            let Some(described) = config.sites.iter().find(|site| site.id == id) else {
+                continue;
+            };
+            let site = self
+                .sites
+                .entry(id)
+                .or_insert_with(|| Site::new(described.name.clone(), now.instant));
+            let grows = prefixes.iter().any(|prefix| !site.prefixes().contains(prefix));
+            if grows {
+                let kept = prefixes.intersection(site.prefixes()).copied().collect();
+                site.update_prefixes(kept, &mut self.outbox);
+                gains.push((id, prefixes));
+            } else {
+                site.update_prefixes(prefixes, &mut self.outbox);
+            }
+            site.update_connectors(&described.name, &described.connectors, &mut self.outbox, now);
+        }
+        for (id, prefixes) in gains {
+            if let Some(site) = self.sites.get_mut(&id) {
+                site.update_prefixes(prefixes, &mut self.outbox);
+            }
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A connector admits us.
+    pub(crate) fn handle_admitted(&mut self, attempt: AttemptId, endpoint: SocketAddr, now: Now) {
+        if let Some(id) = self.site_of(attempt)
+            && let Some(site) = self.sites.get_mut(&id)
+        {
+            site.handle_admitted(attempt, endpoint, &mut self.outbox, now);
+        }
+    }
+
+    /// A session ended or never came about.
+    pub(crate) fn handle_ended(&mut self, attempt: AttemptId, end: SessionEnd, now: Now) {
+        if let Some(id) = self.site_of(attempt)
+            && let Some(site) = self.sites.get_mut(&id)
+        {
+            site.handle_ended(attempt, end, &mut self.outbox, &mut self.jitter, now);
+            site.handle_timeout(&mut self.outbox, now);
+        }
+    }
+
+    /// A connector is about to stop.
+    pub(crate) fn handle_draining(&mut self, attempt: AttemptId, now: Now) {
+        if let Some(id) = self.site_of(attempt)
+            && let Some(site) = self.sites.get_mut(&id)
+        {
+            site.handle_draining(attempt, now);
+            site.handle_timeout(&mut self.outbox, now);
+        }
+    }
+
+    /// A WireGuard handshake is complete.
+    pub(crate) fn handle_established(&mut self, public_key: &WireguardPublicKey) {
+        for site in self.sites.values_mut() {
+            site.handle_established(public_key);
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        for site in self.sites.values_mut() {
+            site.handle_timeout(&mut self.outbox, now);
+        }
+    }
+
+    /// Ends all sessions and forgets the sites.
+    pub(crate) fn stop(&mut self) {
+        for mut site in std::mem::take(&mut self.sites).into_values() {
+            site.stop(&mut self.outbox);
+        }
+    }
+
+    pub(crate) fn poll_command(&mut self) -> Option<SiteCommand> {
+        self.outbox.commands.pop_front()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.sites.values().filter_map(Site::poll_timeout).min()
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            total: self.sites.len(),
+            established: self.sites.values().filter(|site| site.is_established()).count(),
+            unsettled: self.sites.values().filter(|site| !site.is_settled()).count(),
+        }
+    }
+
+    pub(crate) fn views(&self) -> impl Iterator<Item = SiteView<'_>> {
+        self.sites.iter().map(|(id, site)| site.view(*id))
+    }
+
+    /// The site whose longest prefix holds the address.
+    pub(crate) fn site_at(&self, address: std::net::IpAddr) -> Option<SiteView<'_>> {
+        let longest = |site: &Site| {
+            let holding = site.prefixes().iter().filter(|prefix| prefix.contains(&address));
+            holding.map(IpNet::prefix_len).max()
+        };
+        let (_, id, site) = self
+            .sites
+            .iter()
+            .filter_map(|(id, site)| Some((longest(site)?, id, site)))
+            .max_by_key(|(length, _, _)| *length)?;
+        Some(site.view(*id))
+    }
+
+    fn site_of(&self, attempt: AttemptId) -> Option<SiteId> {
+        self.sites.iter().find(|(_, site)| site.owns(attempt)).map(|(id, _)| *id)
+    }
+}
+
+/// The prefixes of each site; a prefix that several sites have goes to the first.
+pub(crate) fn prefixes_by_site(config: &ClientConfig) -> BTreeMap<SiteId, BTreeSet<IpNet>> {
+    let mut owners: BTreeMap<IpNet, SiteId> = BTreeMap::new();
+    let mut resources: Vec<_> = config.resources.iter().collect();
+    resources.sort_by_key(|resource| resource.id);
+    for resource in resources {
+        for prefix in &resource.addresses {
+            owners.entry(prefix.trunc()).or_insert(resource.site_id);
+        }
+    }
+    let mut sites: BTreeMap<SiteId, BTreeSet<IpNet>> = BTreeMap::new();
+    for (prefix, site) in owners {
+        sites.entry(site).or_default().insert(prefix);
+    }
+    sites.retain(|id, _| config.sites.iter().any(|site| site.id == *id));
+    sites
+}
+
+/// Prefixes that more than one site has, so that only the first gets the packets.
+pub(crate) fn contested_prefixes(config: &ClientConfig) -> BTreeSet<IpNet> {
+    let mut sites: BTreeMap<IpNet, BTreeSet<SiteId>> = BTreeMap::new();
+    for resource in &config.resources {
+        for prefix in &resource.addresses {
+            sites.entry(prefix.trunc()).or_default().insert(resource.site_id);
+        }
+    }
+    sites.into_iter().filter(|(_, sites)| sites.len() > 1).map(|(prefix, _)| prefix).collect()
+}
+
+/// The connector that a view names, as the status shows it.
+pub(crate) fn connector_of(view: &SiteView<'_>) -> Option<(ConnectorId, String)> {
+    view.connector.map(|connector| (connector.id, connector.name.clone()))
+}

@@ -1,0 +1,352 @@
+//! One site.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use adit_proto::{ConnectorId, ConnectorOnClient, SiteId, Timestamp, WireguardPublicKey};
+use ipnet::IpNet;
+
+use super::{
+    AttemptId, Outbox, SessionEnd, SiteCommand, SiteView,
+    seek::{Round, Seek},
+};
+use crate::{
+    daemon::{backoff::Backoff, backoff::Jitter, clock::Now},
+    ipc::SessionState,
+};
+
+/// A handshake without an answer is begun again after this time, and the user is told.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// A session that has lived this long was no failed attempt.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Site {
+    name: String,
+    prefixes: BTreeSet<IpNet>,
+    connectors: Vec<ConnectorOnClient>,
+    session: Option<Session>,
+    /// A search under way, beside a session that drains or whose channel was lost.
+    seek: Option<Seek>,
+    backoff: Backoff,
+    preferred: Option<ConnectorId>,
+    problem: Option<SessionEnd>,
+    /// Whether the first search has ended, well or not.
+    is_settled: bool,
+}
+
+/// A connector that has admitted us.
+#[derive(Debug)]
+struct Session {
+    attempt: AttemptId,
+    connector: ConnectorOnClient,
+    endpoint: SocketAddr,
+    since: Timestamp,
+    admitted: Instant,
+    /// Whether the session channel is open. The peer outlives it, so that packets pass while the
+    /// channel is made anew.
+    has_channel: bool,
+    has_shaken_hands: bool,
+    next_handshake: Instant,
+    handshakes_without_answer: u32,
+}
+
+impl Site {
+    pub(super) fn new(name: String, now: Instant) -> Self {
+        Self {
+            name,
+            prefixes: BTreeSet::new(),
+            connectors: Vec::new(),
+            session: None,
+            seek: Some(Seek::new(&[], None, None, now)),
+            backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            preferred: None,
+            problem: None,
+            is_settled: false,
+        }
+    }
+
+    pub(super) const fn prefixes(&self) -> &BTreeSet<IpNet> {
+        &self.prefixes
+    }
+
+    pub(super) fn update_prefixes(&mut self, prefixes: BTreeSet<IpNet>, outbox: &mut Outbox) {
+        if self.prefixes == prefixes {
+            return;
+        }
+        self.prefixes = prefixes;
+        if let Some(session) = &self.session {
+            outbox.push(session.upsert(&self.prefixes));
+        }
+    }
+
+    /// Takes over the connectors; a search begins anew when they changed, and a session ends when
+    /// its connector is gone or has other keys.
+    pub(super) fn update_connectors(
+        &mut self,
+        name: &str,
+        connectors: &[ConnectorOnClient],
+        outbox: &mut Outbox,
+        now: Now,
+    ) {
+        name.clone_into(&mut self.name);
+        self.is_settled |= connectors.is_empty();
+        if self.connectors == connectors {
+            return;
+        }
+        self.connectors = connectors.to_vec();
+        let same_keys = |held: &ConnectorOnClient| {
+            connectors.iter().any(|connector| {
+                connector.id == held.id
+                    && connector.pin == held.pin
+                    && connector.wireguard_public_key == held.wireguard_public_key
+            })
+        };
+        if self.session.as_ref().is_some_and(|session| !same_keys(&session.connector)) {
+            self.drop_session(outbox);
+        }
+        let is_seeking = self.seek.is_some();
+        if let Some(seek) = self.seek.take() {
+            seek.finish(None, outbox);
+        }
+        if is_seeking || self.session.is_none() {
+            self.seek(None, now.instant);
+        }
+    }
+
+    pub(super) fn owns(&self, attempt: AttemptId) -> bool {
+        self.session.as_ref().is_some_and(|session| session.attempt == attempt)
+            || self.seek.as_ref().is_some_and(|seek| seek.owns(attempt))
+    }
+
+    pub(super) fn handle_admitted(
+        &mut self,
+        attempt: AttemptId,
+        endpoint: SocketAddr,
+        outbox: &mut Outbox,
+        now: Now,
+    ) {
+        // A session that is admitted again has shown a fresh credential; nothing else changes.
+        if !self.seek.as_ref().is_some_and(|seek| seek.owns(attempt)) {
+            return;
+        }
+        let Some(connector) = self.seek.take().and_then(|seek| seek.finish(Some(attempt), outbox))
+        else {
+            return;
+        };
+        if let Some(before) = self.session.take() {
+            if before.has_channel {
+                outbox.push(SiteCommand::StopSession { attempt: before.attempt });
+            }
+            let public_key = before.connector.wireguard_public_key;
+            if public_key != connector.wireguard_public_key {
+                outbox.push(SiteCommand::RemovePeer { public_key });
+            }
+        }
+        self.preferred = Some(connector.id);
+        self.problem = None;
+        let session = Session {
+            attempt,
+            connector,
+            endpoint,
+            since: now.time,
+            admitted: now.instant,
+            has_channel: true,
+            has_shaken_hands: false,
+            next_handshake: now.instant + HANDSHAKE_PATIENCE,
+            handshakes_without_answer: 0,
+        };
+        outbox.push(session.upsert(&self.prefixes));
+        self.session = Some(session);
+    }
+
+    pub(super) fn handle_ended(
+        &mut self,
+        attempt: AttemptId,
+        end: SessionEnd,
+        outbox: &mut Outbox,
+        jitter: &mut Jitter,
+        now: Now,
+    ) {
+        let was_refused = matches!(end, SessionEnd::Refused(_));
+        if let Some(session) = self.session.as_mut().filter(|session| session.attempt == attempt) {
+            session.has_channel = false;
+            if now.instant.saturating_duration_since(session.admitted) >= STABLE_AFTER {
+                self.backoff.reset();
+            }
+            self.problem = Some(end);
+            if was_refused {
+                self.drop_session(outbox);
+            }
+            if self.seek.is_none() {
+                // The first retry is at once, unless the connector has just thrown us out or
+                // sessions do not last.
+                let wait = match was_refused || self.backoff.has_failed() {
+                    true => self.backoff.next(jitter),
+                    false => {
+                        self.backoff.note_failure();
+                        Duration::ZERO
+                    }
+                };
+                self.seek(None, now.instant + wait);
+            }
+            return;
+        }
+
+        let Some(seek) = &mut self.seek else {
+            return;
+        };
+        self.problem = Some(end);
+        if seek.handle_failed(attempt, now.instant) == Round::IsOver {
+            self.is_settled = true;
+            let wait = self.backoff.next(jitter);
+            let avoided = self.session.as_ref().map(|session| session.connector.id);
+            self.seek(avoided.filter(|_| self.has_channel()), now.instant + wait);
+        }
+    }
+
+    pub(super) fn handle_draining(&mut self, attempt: AttemptId, now: Now) {
+        let Some(session) = self.session.as_ref().filter(|session| session.attempt == attempt)
+        else {
+            return;
+        };
+        let id = session.connector.id;
+        if self.seek.is_none() && self.connectors.iter().any(|connector| connector.id != id) {
+            self.preferred = None;
+            self.seek(Some(id), now.instant);
+        }
+    }
+
+    pub(super) fn handle_established(&mut self, public_key: &WireguardPublicKey) {
+        if let Some(session) = &mut self.session
+            && session.connector.wireguard_public_key == *public_key
+        {
+            session.has_shaken_hands = true;
+            session.handshakes_without_answer = 0;
+            self.is_settled = true;
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, outbox: &mut Outbox, now: Now) {
+        if let Some(seek) = &mut self.seek {
+            seek.handle_timeout(outbox, now.instant);
+        }
+        if let Some(session) = &mut self.session
+            && session.is_shaking_hands()
+            && now.instant >= session.next_handshake
+        {
+            session.next_handshake = now.instant + HANDSHAKE_PATIENCE;
+            session.handshakes_without_answer += 1;
+            let public_key = session.connector.wireguard_public_key;
+            outbox.push(SiteCommand::InitiateHandshake { public_key });
+            self.is_settled = true;
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn stop(&mut self, outbox: &mut Outbox) {
+        if let Some(seek) = self.seek.take() {
+            seek.finish(None, outbox);
+        }
+        self.drop_session(outbox);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let seek = self.seek.as_ref().and_then(Seek::poll_timeout);
+        let handshake = self
+            .session
+            .as_ref()
+            .filter(|session| session.is_shaking_hands())
+            .map(|session| session.next_handshake);
+        seek.into_iter().chain(handshake).min()
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.has_channel && session.has_shaken_hands)
+    }
+
+    pub(super) const fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    pub(super) fn view(&self, id: SiteId) -> SiteView<'_> {
+        let state = match &self.session {
+            None => SessionState::Seeking,
+            Some(session) if !session.has_channel => SessionState::Reconnecting,
+            Some(session) if !session.has_shaken_hands => SessionState::Handshaking,
+            Some(_) => SessionState::Established,
+        };
+        SiteView {
+            id,
+            name: &self.name,
+            state,
+            connector: self.session.as_ref().map(|session| &session.connector),
+            attempt: self.session.as_ref().map(|session| session.attempt),
+            endpoint: self.session.as_ref().map(|session| session.endpoint),
+            since: self.session.as_ref().map(|session| session.since),
+            problem: self.problem(),
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        if let Some(session) = &self.session
+            && session.has_channel
+        {
+            let unanswered = session.is_shaking_hands() && session.handshakes_without_answer > 0;
+            return unanswered.then(|| {
+                let endpoint = session.endpoint;
+                format!("no answer to WireGuard from {endpoint}; does a firewall block UDP?")
+            });
+        }
+        if self.connectors.is_empty() {
+            return Some("the site has no connector; ask an administrator".to_owned());
+        }
+        let names: Vec<&str> = match &self.seek {
+            Some(seek) => seek.connectors().map(|connector| connector.name.as_str()).collect(),
+            None => Vec::new(),
+        };
+        self.problem.as_ref().map(|end| match names.as_slice() {
+            [] | [_, _, ..] => end.to_string(),
+            [name] => format!("{name}: {end}"),
+        })
+    }
+
+    fn has_channel(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.has_channel)
+    }
+
+    fn seek(&mut self, avoided: Option<ConnectorId>, at: Instant) {
+        self.seek = Some(Seek::new(&self.connectors, self.preferred, avoided, at));
+    }
+
+    fn drop_session(&mut self, outbox: &mut Outbox) {
+        if let Some(session) = self.session.take() {
+            if session.has_channel {
+                outbox.push(SiteCommand::StopSession { attempt: session.attempt });
+            }
+            let public_key = session.connector.wireguard_public_key;
+            outbox.push(SiteCommand::RemovePeer { public_key });
+        }
+    }
+}
+
+impl Session {
+    const fn is_shaking_hands(&self) -> bool {
+        self.has_channel && !self.has_shaken_hands
+    }
+
+    fn upsert(&self, prefixes: &BTreeSet<IpNet>) -> SiteCommand {
+        SiteCommand::UpsertPeer {
+            public_key: self.connector.wireguard_public_key,
+            endpoint: self.endpoint,
+            prefixes: prefixes.iter().copied().collect(),
+        }
+    }
+}

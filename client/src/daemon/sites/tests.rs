@@ -1,0 +1,326 @@
+use std::{net::IpAddr, time::Duration};
+
+use adit_proto::{
+    DeviceId, OrganisationId, Pin, ResourceOnClient, SiteOnClient, Timestamp, UserId,
+};
+
+use super::*;
+
+const BERLIN: &str = "site_00000000000000000000000000000001";
+const OSLO: &str = "site_00000000000000000000000000000002";
+
+fn connector(number: u8) -> ConnectorOnClient {
+    let mut key = [0; 32];
+    key[0] = 9;
+    key[1] = number;
+    ConnectorOnClient {
+        id: format!("conn_{number:032x}").parse().unwrap(),
+        name: format!("connector-{number}"),
+        endpoints: vec![format!("192.0.2.{number}:443")],
+        pin: Pin::from_spki(&[number]),
+        wireguard_public_key: WireguardPublicKey::try_from_bytes(key).unwrap(),
+    }
+}
+
+fn config(sites: &[(&str, &[&str], &[u8])]) -> ClientConfig {
+    let resources = sites.iter().zip(1..).map(|((site, prefixes, _), number)| ResourceOnClient {
+        id: format!("res_{number:032x}").parse().unwrap(),
+        name: format!("resource-{number}"),
+        site_id: site.parse().unwrap(),
+        addresses: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        filters: Vec::new(),
+    });
+    let sites_on_client = sites.iter().map(|(site, _, connectors)| SiteOnClient {
+        id: site.parse().unwrap(),
+        name: (*site).to_owned(),
+        connectors: connectors.iter().copied().map(connector).collect(),
+    });
+    ClientConfig {
+        organisation_id: "org_00000000000000000000000000000001".parse::<OrganisationId>().unwrap(),
+        organisation_name: "Example".to_owned(),
+        device_id: "dev_00000000000000000000000000000001".parse::<DeviceId>().unwrap(),
+        device_name: "laptop".to_owned(),
+        user_id: "usr_00000000000000000000000000000001".parse::<UserId>().unwrap(),
+        user_name: "Ada".to_owned(),
+        sequence: 1,
+        issued_at: Timestamp::from_millis(0),
+        addresses: vec!["100.80.0.1".parse().unwrap()],
+        organisation_keys: Vec::new(),
+        resources: resources.collect(),
+        sites: sites_on_client.collect(),
+    }
+}
+
+struct Fixture {
+    sites: Sites,
+    now: Now,
+}
+
+impl Fixture {
+    fn new(config: &ClientConfig) -> Self {
+        let mut sites = Sites::new(Jitter::from_seed(5));
+        let now = Now::read();
+        sites.handle_config(config, now);
+        Self { sites, now }
+    }
+
+    /// One site with these connectors; the first has admitted us and shaken hands.
+    fn established(connectors: &[u8]) -> (Self, AttemptId) {
+        let mut fixture = Self::new(&config(&[(BERLIN, &["10.9.0.0/24"], connectors)]));
+        let attempt = fixture.started()[0].0;
+        fixture.admit(attempt);
+        fixture.commands();
+        let key = connector(connectors[0]).wireguard_public_key;
+        fixture.sites.handle_established(&key);
+        assert_eq!(fixture.sites.progress().established, 1);
+        (fixture, attempt)
+    }
+
+    fn commands(&mut self) -> Vec<SiteCommand> {
+        std::iter::from_fn(|| self.sites.poll_command()).collect()
+    }
+
+    /// The attempts that are to be started.
+    fn started(&mut self) -> Vec<(AttemptId, ConnectorId)> {
+        let start = |command| match command {
+            SiteCommand::StartSession { attempt, connector } => Some((attempt, connector.id)),
+            SiteCommand::StopSession { .. }
+            | SiteCommand::UpsertPeer { .. }
+            | SiteCommand::InitiateHandshake { .. }
+            | SiteCommand::RemovePeer { .. } => None,
+        };
+        self.commands().into_iter().filter_map(start).collect()
+    }
+
+    fn admit(&mut self, attempt: AttemptId) {
+        self.sites.handle_admitted(attempt, "192.0.2.1:443".parse().unwrap(), self.now);
+    }
+
+    fn end(&mut self, attempt: AttemptId) {
+        let end = SessionEnd::Unreachable("cannot reach it".to_owned());
+        self.sites.handle_ended(attempt, end, self.now);
+    }
+
+    fn wait(&mut self, duration: Duration) {
+        self.now = self.now.after(duration);
+        self.sites.handle_timeout(self.now);
+    }
+
+    /// Moves to the next timer and returns how long that took.
+    fn wait_for_timer(&mut self) -> Duration {
+        let at = self.sites.poll_timeout().unwrap();
+        let wait = at.saturating_duration_since(self.now.instant);
+        self.wait(wait);
+        wait
+    }
+}
+
+#[test]
+fn the_second_connector_is_tried_after_a_head_start() {
+    let mut fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[1, 2])]));
+    assert_eq!(fixture.started().len(), 1);
+    fixture.wait(Duration::from_millis(249));
+    assert_eq!(fixture.started().len(), 0);
+    fixture.wait(Duration::from_millis(1));
+    assert_eq!(fixture.started().len(), 1);
+}
+
+#[test]
+fn a_failed_attempt_starts_the_next_at_once() {
+    let mut fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[1, 2])]));
+    let first = fixture.started()[0].0;
+    fixture.end(first);
+    assert_eq!(fixture.started()[0].1, connector(2).id);
+}
+
+#[test]
+fn the_first_that_admits_us_carries_and_the_others_are_stopped() {
+    let mut fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[1, 2])]));
+    let first = fixture.started()[0].0;
+    fixture.wait(Duration::from_millis(250));
+    let second = fixture.started()[0].0;
+
+    fixture.admit(second);
+    assert_eq!(
+        fixture.commands(),
+        [
+            SiteCommand::StopSession { attempt: first },
+            SiteCommand::UpsertPeer {
+                public_key: connector(2).wireguard_public_key,
+                endpoint: "192.0.2.1:443".parse().unwrap(),
+                prefixes: vec!["10.9.0.0/24".parse().unwrap()],
+            },
+        ]
+    );
+    assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 0, unsettled: 1 });
+
+    fixture.sites.handle_established(&connector(2).wireguard_public_key);
+    assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 1, unsettled: 0 });
+}
+
+#[test]
+fn a_lost_session_is_sought_at_once_and_its_peer_stays_meanwhile() {
+    let (mut fixture, attempt) = Fixture::established(&[1]);
+    let end = SessionEnd::Lost("the peer answers no longer".to_owned());
+    fixture.sites.handle_ended(attempt, end, fixture.now);
+
+    let commands = fixture.commands();
+    assert!(matches!(commands.as_slice(), [SiteCommand::StartSession { .. }]), "{commands:?}");
+    assert_eq!(fixture.sites.progress().established, 0);
+    assert_eq!(fixture.sites.views().next().unwrap().state, SessionState::Reconnecting);
+}
+
+#[test]
+fn retries_wait_longer_and_longer_up_to_ten_seconds() {
+    let mut fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[1])]));
+    let mut attempt = fixture.started()[0].0;
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        fixture.end(attempt);
+        waits.push(fixture.wait_for_timer());
+        attempt = fixture.started()[0].0;
+    }
+    assert!(waits[0] <= Duration::from_millis(240), "{waits:?}");
+    assert!(waits[9] >= Duration::from_secs(8), "{waits:?}");
+    assert!(waits[9] <= Duration::from_secs(12), "{waits:?}");
+    assert_eq!(fixture.sites.progress().unsettled, 0);
+}
+
+#[test]
+fn a_refused_session_loses_its_peer() {
+    let (mut fixture, attempt) = Fixture::established(&[1]);
+    fixture.sites.handle_ended(attempt, SessionEnd::Refused(Reason::DeviceRevoked), fixture.now);
+    let public_key = connector(1).wireguard_public_key;
+    assert_eq!(fixture.commands(), [SiteCommand::RemovePeer { public_key }]);
+    let problem = fixture.sites.views().next().unwrap().problem.unwrap();
+    assert!(problem.contains("device-revoked"), "{problem}");
+}
+
+#[test]
+fn a_draining_connector_carries_until_another_admits_us() {
+    let (mut fixture, draining) = Fixture::established(&[1, 2]);
+    fixture.sites.handle_draining(draining, fixture.now);
+    let started = fixture.started();
+    assert_eq!(started[0].1, connector(2).id);
+    assert_eq!(fixture.sites.progress().established, 1);
+
+    fixture.admit(started[0].0);
+    let commands = fixture.commands();
+    let public_key = connector(1).wireguard_public_key;
+    assert_eq!(commands[0], SiteCommand::StopSession { attempt: draining });
+    assert_eq!(commands[1], SiteCommand::RemovePeer { public_key });
+    assert!(matches!(commands[2], SiteCommand::UpsertPeer { .. }), "{commands:?}");
+}
+
+#[test]
+fn a_handshake_without_answer_is_begun_again_and_told() {
+    let mut fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[1])]));
+    let attempt = fixture.started()[0].0;
+    fixture.admit(attempt);
+    fixture.commands();
+    fixture.wait(Duration::from_secs(10));
+
+    let public_key = connector(1).wireguard_public_key;
+    assert_eq!(fixture.commands(), [SiteCommand::InitiateHandshake { public_key }]);
+    let problem = fixture.sites.views().next().unwrap().problem.unwrap();
+    assert!(problem.contains("firewall"), "{problem}");
+}
+
+#[test]
+fn a_config_that_says_the_same_disturbs_nothing() {
+    let (mut fixture, _) = Fixture::established(&[1]);
+    let same = config(&[(BERLIN, &["10.9.0.0/24"], &[1])]);
+    fixture.sites.handle_config(&same, fixture.now);
+    assert_eq!(fixture.commands(), []);
+}
+
+#[test]
+fn a_connector_with_another_key_is_another_connector() {
+    let (mut fixture, attempt) = Fixture::established(&[1]);
+    let mut changed = config(&[(BERLIN, &["10.9.0.0/24"], &[1])]);
+    changed.sites[0].connectors[0].pin = Pin::from_spki(b"other");
+    fixture.sites.handle_config(&changed, fixture.now);
+
+    let commands = fixture.commands();
+    assert_eq!(commands[0], SiteCommand::StopSession { attempt });
+    assert!(matches!(commands[1], SiteCommand::RemovePeer { .. }), "{commands:?}");
+    assert!(matches!(commands[2], SiteCommand::StartSession { .. }), "{commands:?}");
+}
+
+#[test]
+fn a_site_that_is_gone_is_left() {
+    let (mut fixture, attempt) = Fixture::established(&[1]);
+    fixture.sites.handle_config(&config(&[]), fixture.now);
+    let public_key = connector(1).wireguard_public_key;
+    assert_eq!(
+        fixture.commands(),
+        [SiteCommand::StopSession { attempt }, SiteCommand::RemovePeer { public_key }]
+    );
+    assert_eq!(fixture.sites.progress(), Progress { total: 0, established: 0, unsettled: 0 });
+}
+
+#[test]
+fn a_prefix_that_moves_between_sites_is_lost_before_it_is_gained() {
+    let before = config(&[(OSLO, &["10.9.0.0/24"], &[2]), (BERLIN, &["10.8.0.0/24"], &[1])]);
+    let mut fixture = Fixture::new(&before);
+    for (attempt, _) in fixture.started() {
+        fixture.admit(attempt);
+    }
+    fixture.commands();
+
+    let after =
+        config(&[(OSLO, &["10.7.0.0/24"], &[2]), (BERLIN, &["10.8.0.0/24", "10.9.0.0/24"], &[1])]);
+    fixture.sites.handle_config(&after, fixture.now);
+    let prefix: IpNet = "10.9.0.0/24".parse().unwrap();
+    let holds: Vec<(WireguardPublicKey, bool)> = fixture
+        .commands()
+        .into_iter()
+        .filter_map(|command| match command {
+            SiteCommand::UpsertPeer { public_key, prefixes, .. } => {
+                Some((public_key, prefixes.contains(&prefix)))
+            }
+            SiteCommand::StartSession { .. }
+            | SiteCommand::StopSession { .. }
+            | SiteCommand::InitiateHandshake { .. }
+            | SiteCommand::RemovePeer { .. } => None,
+        })
+        .collect();
+    let lost = holds
+        .iter()
+        .position(|held| *held == (connector(2).wireguard_public_key, false))
+        .unwrap();
+    let gained = holds
+        .iter()
+        .position(|held| *held == (connector(1).wireguard_public_key, true))
+        .unwrap();
+    assert!(lost < gained, "{holds:?}");
+}
+
+#[test]
+fn the_longest_prefix_names_the_site() {
+    let fixture =
+        Fixture::new(&config(&[(BERLIN, &["10.0.0.0/8"], &[1]), (OSLO, &["10.9.0.0/24"], &[2])]));
+    let site = |address: &str| {
+        let address: IpAddr = address.parse().unwrap();
+        fixture.sites.site_at(address).map(|view| view.id.to_string())
+    };
+    assert_eq!(site("10.9.0.2").as_deref(), Some(OSLO));
+    assert_eq!(site("10.8.0.2").as_deref(), Some(BERLIN));
+    assert_eq!(site("192.0.2.1"), None);
+}
+
+#[test]
+fn a_prefix_of_two_sites_goes_to_the_first_resource_and_is_told() {
+    let config = config(&[(OSLO, &["10.9.0.0/24"], &[2]), (BERLIN, &["10.9.0.0/24"], &[1])]);
+    let prefixes = prefixes_by_site(&config);
+    assert_eq!(prefixes.keys().map(ToString::to_string).collect::<Vec<_>>(), [OSLO]);
+    assert_eq!(contested_prefixes(&config).len(), 1);
+}
+
+#[test]
+fn a_site_without_connectors_is_not_waited_for() {
+    let fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[])]));
+    assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 0, unsettled: 0 });
+    let problem = fixture.sites.views().next().unwrap().problem.unwrap();
+    assert!(problem.contains("no connector"), "{problem}");
+}

@@ -1,0 +1,5 @@
+//! What differs between operating systems, chosen once.
+
+mod linux;
+
+pub(crate) use linux::{NetworkError, Network, host_name, interface_name, is_member, lookup_group};
