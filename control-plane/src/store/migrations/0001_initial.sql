@@ -129,6 +129,7 @@ CREATE TABLE enrollment_keys (
     uses_left INTEGER NOT NULL CHECK (uses_left >= 0),
     approved INTEGER NOT NULL CHECK (approved IN (0, 1)),
     expires_at INTEGER NOT NULL,
+    version INTEGER NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX enrollment_keys_by_user ON enrollment_keys (user_id);
