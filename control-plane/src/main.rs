@@ -101,6 +101,7 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
         started_at: Instant::now(),
         draining: is_draining,
     });
+    let pruning = tokio::spawn(app::access_events::prune_forever(app.clone()));
     let server = Server::start(listener, &certificate, app)?;
     info!(%address, "Listening");
 
@@ -111,6 +112,7 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
     info!("Draining");
     draining.send_replace(true);
     server.drain().await;
+    pruning.abort();
     store.close().await;
     info!("Stopped");
     Ok(())
