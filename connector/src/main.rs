@@ -33,7 +33,7 @@ mod run;
 mod sessions;
 mod state_dir;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use tracing::{error, info};
@@ -46,7 +46,11 @@ fn main() -> ExitCode {
     // boringtun logs routine time-outs of peers as errors.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_unset| EnvFilter::new("info,boringtun=off"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .init();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         os = std::env::consts::OS,
