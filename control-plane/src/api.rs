@@ -21,6 +21,8 @@ mod conditional;
 mod connector;
 mod connector_tokens;
 mod connectors;
+#[cfg(test)]
+mod contract_tests;
 mod devices;
 mod enrollment_keys;
 mod explain;
@@ -31,6 +33,8 @@ mod joining_tests;
 mod openapi;
 mod organisation;
 mod policies;
+#[cfg(test)]
+mod policy_tests;
 mod problem;
 mod request;
 mod resources;

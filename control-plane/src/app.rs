@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc, time::Instant};
 
-use adit_proto::{OrganisationId, Pin};
+use adit_proto::Pin;
 use tokio::sync::watch;
 
 use crate::{app::live::Live, metrics::Metrics, signing::Signer, store::Store};
@@ -41,7 +41,6 @@ pub(crate) struct App(Arc<Parts>);
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
-    pub(crate) organisation_id: OrganisationId,
     pub(crate) signer: Signer,
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,

@@ -19,6 +19,12 @@ pub(crate) enum Command {
     Serve(ServeConfig),
     /// Prints the OpenAPI description of the REST API.
     Openapi,
+    /// Checks that nobody has tampered with the audit log; also while the control plane runs.
+    VerifyAudit {
+        /// The folder of `serve --data-dir`.
+        #[arg(long, env = "ADIT_CONTROL_DATA_DIR", value_name = "DIR")]
+        data_dir: PathBuf,
+    },
 }
 
 /// How to run.

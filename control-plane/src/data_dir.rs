@@ -65,7 +65,7 @@ impl DataDir {
     }
 
     pub(crate) fn database(&self) -> PathBuf {
-        self.folder.join("adit.db")
+        database(&self.folder)
     }
 
     pub(crate) fn organisation_key(&self) -> PathBuf {
@@ -116,6 +116,11 @@ impl DataDir {
             )
         })
     }
+}
+
+/// Where the database of a folder is.
+pub(crate) fn database(folder: &Path) -> PathBuf {
+    folder.join("adit.db")
 }
 
 fn make_certificate(public_url: &str) -> anyhow::Result<(String, String)> {

@@ -168,7 +168,6 @@ impl Fixture {
         let (draining, receiver) = watch::channel(false);
         let app = App::new(Parts {
             store,
-            organisation_id,
             signer,
             live: Live::default(),
             metrics: Metrics::default(),

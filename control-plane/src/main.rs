@@ -20,13 +20,15 @@ mod store;
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
+    path::Path,
     process::ExitCode,
     time::Instant,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -39,13 +41,17 @@ use crate::{
     data_dir::DataDir,
     metrics::Metrics,
     server::{Listener, Server},
-    store::Store,
+    store::{
+        Store,
+        audit::{self, Chain},
+    },
 };
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(config) => serve(config),
         Command::Openapi => print_openapi(),
+        Command::VerifyAudit { data_dir } => verify_audit(&data_dir),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,13 +67,31 @@ fn print_openapi() -> anyhow::Result<()> {
     writeln!(io::stdout(), "{json}").context("failed to print the description")
 }
 
+fn verify_audit(data_dir: &Path) -> anyhow::Result<()> {
+    let verify = async {
+        let store = Store::open_read_only(&data_dir::database(data_dir)).await?;
+        let mut snapshot = store.snapshot().await.context("failed to read the database")?;
+        anyhow::Ok(audit::verify(&mut snapshot).await.context("failed to read the database")?)
+    };
+    match runtime()?.block_on(verify)? {
+        Chain::Whole { events } => {
+            writeln!(io::stdout(), "The audit log is whole: {events} events")
+                .context("failed to print the result")
+        }
+        Chain::Broken { sequence } => {
+            bail!("the audit log was tampered with at event {sequence}; compare it with a backup")
+        }
+    }
+}
+
 fn serve(config: ServeConfig) -> anyhow::Result<()> {
     init_tracing();
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the runtime")?
-        .block_on(try_serve(config))
+    runtime()?.block_on(try_serve(config))
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().build().context("failed to start the runtime")
 }
 
 async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
@@ -92,7 +116,6 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
     let (draining, is_draining) = watch::channel(false);
     let app = App::new(Parts {
         store: store.clone(),
-        organisation_id: identity.organisation_id,
         signer: identity.signer,
         live: Live::default(),
         metrics: Metrics::default(),
@@ -103,7 +126,7 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
     });
     let pruning = tokio::spawn(app::access_events::prune_forever(app.clone()));
     let server = Server::start(listener, &certificate, app)?;
-    info!(%address, "Listening");
+    info!(%address, organisation_id = %identity.organisation_id, "Listening");
 
     tokio::select! {
         _ = terminate.recv() => {}

@@ -101,6 +101,23 @@ impl Store {
         })
     }
 
+    /// Opens a database that exists for reading alone; another process may have it open.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub(crate) async fn open_read_only(file: &Path) -> Result<Self, OpenError> {
+        let options = SqliteConnectOptions::new().filename(file).read_only(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = pool.map_err(|error| OpenError::Open(error.into()))?;
+        Ok(Self {
+            readers: pool.clone(),
+            writer: pool,
+            changes: watch::Sender::new(0),
+            writable: Arc::new(AtomicBool::new(false)),
+        })
+    }
+
     /// A view of one moment: whatever is read through it belongs together.
     pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.readers.begin().await?)

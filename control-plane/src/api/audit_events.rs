@@ -30,13 +30,10 @@ struct AuditQuery {
     #[param(min_length = 1, max_length = 200)]
     cursor: Option<String>,
     /// Only changes by this API token, device or connector.
-    #[param(max_length = 100)]
     actor: Option<String>,
     /// Only changes of this kind, such as `policy.create`.
-    #[param(max_length = 100)]
     operation: Option<String>,
     /// Only changes of this object.
-    #[param(max_length = 100)]
     object_id: Option<String>,
 }
 

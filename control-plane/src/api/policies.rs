@@ -41,12 +41,10 @@ struct PolicyQuery {
     #[param(min_length = 1, max_length = 200)]
     cursor: Option<String>,
     /// Only objects with exactly this name.
-    #[param(max_length = 100)]
     name: Option<String>,
     /// Only policies with this effect.
     effect: Option<Effect>,
     /// Only policies that name this user, group, device or resource.
-    #[param(max_length = 100)]
     object_id: Option<String>,
 }
 

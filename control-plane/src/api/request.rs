@@ -8,7 +8,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{convert::Infallible, str::FromStr};
+use std::str::FromStr;
 use utoipa::IntoParams;
 
 use crate::error::ApiError;
@@ -121,7 +121,6 @@ pub(super) struct ListQuery {
     #[param(min_length = 1, max_length = 200)]
     cursor: Option<String>,
     /// Only objects with exactly this name.
-    #[param(max_length = 100)]
     pub(super) name: Option<String>,
 }
 
@@ -161,17 +160,24 @@ pub(super) fn write_cursor(position: &impl ToString) -> String {
     URL_SAFE_NO_PAD.encode(position.to_string())
 }
 
-/// `If-Match`: which version of the object the caller has seen.
-#[derive(Debug, Clone)]
-pub(super) struct IfMatch(Option<String>);
+/// `If-Match`: which versions of the object the caller would have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IfMatch(Option<Expected>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Expected {
+    Any,
+    Tags(String),
+}
 
 impl IfMatch {
     /// Judges the version that is there; without the header any will do.
     pub(super) fn check(&self, version: u64) -> Result<(), ApiError> {
-        let Some(expected) = &self.0 else { return Ok(()) };
         let tag = super::response::etag(version);
-        // RFC 9110 §13.1.1: a star, or a list of strong tags.
-        let matches = expected.trim() == "*" || expected.split(',').any(|one| one.trim() == tag);
+        let matches = match &self.0 {
+            None | Some(Expected::Any) => true,
+            Some(Expected::Tags(tags)) => tags.split(',').any(|one| one.trim() == tag),
+        };
         if matches {
             Ok(())
         } else {
@@ -195,13 +201,26 @@ impl IfMatch {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let values = parts.headers.get_all(header::IF_MATCH);
         let values: Vec<_> =
             values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-        Ok(Self((!values.is_empty()).then(|| values.join(","))))
+        if values.is_empty() {
+            return Ok(Self(None));
+        }
+        let joined = values.join(",");
+        // RFC 9110 §13.1.1: a star, or a list of entity tags.
+        let is_tag =
+            |one: &str| one.len() >= 2 && one.starts_with(['"', 'W']) && one.ends_with('"');
+        if joined.trim() == "*" {
+            Ok(Self(Some(Expected::Any)))
+        } else if joined.split(',').all(|one| is_tag(one.trim())) {
+            Ok(Self(Some(Expected::Tags(joined))))
+        } else {
+            Err(ApiError::invalid("If-Match", "Send an ETag as it came, quotes included, or `*`."))
+        }
     }
 }
 
@@ -211,7 +230,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 #[expect(dead_code, reason = "describes the header that `IfMatch` reads")]
 pub(super) struct IfMatchHeader {
     /// ETag of the object as it was read; with another there now, nothing is done.
-    #[param(rename = "If-Match", max_length = 200)]
+    #[param(rename = "If-Match", pattern = r#"^(\*|"[0-9]+")$"#)]
     if_match: Option<String>,
 }
 

@@ -41,12 +41,10 @@ struct ResourceQuery {
     #[param(min_length = 1, max_length = 200)]
     cursor: Option<String>,
     /// Only objects with exactly this name.
-    #[param(max_length = 100)]
     name: Option<String>,
     /// Only resources of this site.
     site_id: Option<SiteId>,
     /// Only resources that bear this tag.
-    #[param(max_length = 63)]
     tag: Option<String>,
 }
 

@@ -53,11 +53,13 @@ pub(crate) async fn remove(
     let mut change = app.store.begin_change(actor).await?;
     let held = sites::find(change.connection(), id).await?.ok_or_else(ApiError::not_found)?;
     matches(held.version)?;
-    sites::remove(&mut change, id).await.map_err(|error| match error {
-        StoreError::Reference => {
-            ApiError::conflict("The site has resources or connectors; delete them first.")
+    sites::remove(&mut change, id).await.map_err(|error| {
+        if matches!(error, StoreError::Reference) {
+            let detail = "The site has resources or connectors; delete them first.";
+            ApiError::conflict(detail)
+        } else {
+            error.into()
         }
-        other => other.into(),
     })?;
     change.commit("site.delete", id, None::<&Site>).await?;
     Ok(())

@@ -183,3 +183,73 @@ fn from_row(row: &SqliteRow) -> Result<AuditEvent, StoreError> {
         hash: row.text("hash")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    async fn verify_after(statements: &[&'static str]) -> Chain {
+        let fixture = Fixture::new().await;
+        for name in ["ada", "bob", "eve"] {
+            fixture.user(name).await;
+        }
+        let mut change =
+            fixture.app.store.begin_change(super::super::ActorId::ControlPlane).await.unwrap();
+        for trigger in ["changed", "deleted"] {
+            let drop = format!("DROP TRIGGER audit_events_are_not_{trigger}");
+            let drop = sqlx::AssertSqlSafe(drop);
+            sqlx::query(drop).execute(change.connection()).await.unwrap();
+        }
+        for statement in statements {
+            sqlx::query(*statement).execute(change.connection()).await.unwrap();
+        }
+        verify(change.connection()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_untouched_log_is_whole() {
+        assert_eq!(verify_after(&[]).await, Chain::Whole { events: 4 });
+    }
+
+    #[tokio::test]
+    async fn each_changed_column_breaks_the_chain() {
+        for statement in [
+            "UPDATE audit_events SET actor = 'usr_x' WHERE sequence = 2",
+            "UPDATE audit_events SET at = at + 1 WHERE sequence = 2",
+            "UPDATE audit_events SET operation = 'user.replace' WHERE sequence = 2",
+            "UPDATE audit_events SET object_id = 'usr_x' WHERE sequence = 2",
+            "UPDATE audit_events SET object = NULL WHERE sequence = 2",
+            "UPDATE audit_events SET object = 'no json' WHERE sequence = 2",
+            "UPDATE audit_events SET hash = 'x' WHERE sequence = 2",
+        ] {
+            assert_eq!(
+                verify_after(&[statement]).await,
+                Chain::Broken { sequence: 2 },
+                "{statement}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_event_breaks_the_chain() {
+        let removed = verify_after(&["DELETE FROM audit_events WHERE sequence = 2"]).await;
+        assert_eq!(removed, Chain::Broken { sequence: 3 });
+        let renumbered = verify_after(&[
+            "DELETE FROM audit_events WHERE sequence = 2",
+            "UPDATE audit_events SET sequence = sequence - 1 WHERE sequence > 2",
+        ])
+        .await;
+        assert_eq!(renumbered, Chain::Broken { sequence: 2 });
+    }
+
+    #[tokio::test]
+    async fn the_log_is_append_only() {
+        let fixture = Fixture::new().await;
+        for statement in ["DELETE FROM audit_events", "UPDATE audit_events SET actor = 'x'"] {
+            let mut change =
+                fixture.app.store.begin_change(super::super::ActorId::ControlPlane).await.unwrap();
+            sqlx::query(statement).execute(change.connection()).await.unwrap_err();
+        }
+    }
+}

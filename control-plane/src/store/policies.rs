@@ -77,12 +77,6 @@ pub(crate) async fn list(
     rows.iter().map(from_row).collect()
 }
 
-/// Every policy, in the order of their ids.
-pub(crate) async fn all(connection: &mut SqliteConnection) -> Result<Vec<Policy>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM policies ORDER BY id").fetch_all(connection).await?;
-    rows.iter().map(from_row).collect()
-}
-
 /// Policies that are enabled, in the order of their ids.
 pub(crate) async fn enabled(connection: &mut SqliteConnection) -> Result<Vec<Policy>, StoreError> {
     let rows = sqlx::query("SELECT * FROM policies WHERE disabled = 0 ORDER BY id")
