@@ -17,8 +17,11 @@ use adit_tunnel::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Gives input to everything that reads its kind.
+pub type Feed = fn(&[u8]);
+
 /// The kinds of input, each with the name of its fuzz target and of its corpus.
-pub const KINDS: [(&str, fn(&[u8])); 5] = [
+pub const KINDS: [(&str, Feed); 5] = [
     ("outer_datagram", outer_datagram),
     ("inner_packet", inner_packet),
     ("credential", credential),

@@ -11,7 +11,7 @@ pub(crate) fn print(name: &str, fields: Value) {
     print_at(monotonic_ns(), name, fields);
 }
 
-/// As [`print`], for something that happened at `t`.
+/// As [`print()`], for something that happened at `t`.
 pub(crate) fn print_at(t: u64, name: &str, fields: Value) {
     let mut line = json!({ "event": name, "t": t });
     if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {

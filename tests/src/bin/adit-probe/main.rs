@@ -1,4 +1,4 @@
-//! What the end-to-end tests need inside a host. Prints JSON lines, see [`event::print`].
+//! What the end-to-end tests need inside a host. Prints JSON lines, see [`event::print()`].
 
 mod download;
 mod event;
