@@ -89,7 +89,10 @@ fn is_refusal(error: &ControlPlaneError) -> bool {
     match error {
         ControlPlaneError::Refused(problem) => problem.status < 500,
         ControlPlaneError::PinMismatch { .. } => true,
-        _ => false,
+        ControlPlaneError::Url { .. } => true,
+        ControlPlaneError::Unreachable { .. } => false,
+        ControlPlaneError::Unexpected { .. } => false,
+        ControlPlaneError::Silent { .. } => false,
     }
 }
 
@@ -108,14 +111,11 @@ impl Control {
         let mut backoff = Backoff::default();
         let mut was_connected = true;
         loop {
-            let error = match self.follow(&mut backoff, &mut was_connected).await {
-                Ok(()) => None,
-                Err(error) => Some(error),
-            };
+            let result = self.follow(&mut backoff, &mut was_connected).await;
             let wait = backoff.next_delay();
-            match error {
-                None => debug!(?wait, "Control plane closed the stream"),
-                Some(error) => {
+            match result {
+                Ok(()) => debug!(?wait, "Control plane closed the stream"),
+                Err(error) => {
                     let detail = format!("{:#}", anyhow::Error::new(error));
                     if was_connected {
                         warn!(error = detail, ?wait, "Lost the control plane; trying again");

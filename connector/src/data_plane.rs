@@ -48,10 +48,14 @@ pub(crate) struct DataPlaneParts {
 
 /// Starts the data plane in a thread of its own.
 ///
-/// The receiver says how it ended: `Ok` after [`Command::Stop`], else what broke.
+/// The receiver says how it ended: with its interface after [`Command::Stop`], else with what broke.
 pub(crate) fn start(
     parts: DataPlaneParts,
-) -> io::Result<(DataPlane, watch::Receiver<DataPlaneMetrics>, oneshot::Receiver<io::Result<()>>)> {
+) -> io::Result<(
+    DataPlane,
+    watch::Receiver<DataPlaneMetrics>,
+    oneshot::Receiver<io::Result<KernelPath>>,
+)> {
     /// Commands wait for room, so that none is lost.
     const COMMANDS: usize = 64;
 
@@ -115,7 +119,7 @@ const PACKETS: usize = 128;
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Carrier {
-    fn run(mut self, waiter: &Waiter) -> io::Result<()> {
+    fn run(mut self, waiter: &Waiter) -> io::Result<KernelPath> {
         use std::os::fd::AsFd as _;
 
         let mut batch = ReceiveBatch::new();
@@ -124,7 +128,7 @@ impl Carrier {
             let now = Now::read();
             if let Flow::Stop = self.handle_commands(now) {
                 self.stop(now);
-                return Ok(());
+                return Ok(self.io.path);
             }
             self.handle_timeouts(now);
             let deadline = self.deadline();

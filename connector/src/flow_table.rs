@@ -178,19 +178,17 @@ impl FlowTable {
         self.slots[slot.0].as_mut().expect("a slot is valid until its flow is removed")
     }
 
-    /// Whether another flow of this peer would find room.
-    pub(crate) fn has_room(&self, peer: PeerId) -> Result<(), Full> {
-        let of_peer = self.by_peer.get(&peer).map_or(0, Vec::len);
-        if self.len() >= self.limits.flows || of_peer >= self.limits.flows_per_peer {
+    /// Adds a flow that is not in the table yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] when there is no room for another flow of this peer, or at all.
+    pub(crate) fn insert(&mut self, mut flow: Flow) -> Result<Slot, Full> {
+        let is_full = self.len() >= self.limits.flows;
+        let of_peer = self.by_peer.entry(flow.peer).or_default();
+        if is_full || of_peer.len() >= self.limits.flows_per_peer {
             return Err(Full);
         }
-        Ok(())
-    }
-
-    /// Adds a flow that is not in the table yet.
-    pub(crate) fn insert(&mut self, mut flow: Flow) -> Result<Slot, Full> {
-        self.has_room(flow.peer)?;
-        let of_peer = self.by_peer.entry(flow.peer).or_default();
         flow.place = of_peer.len();
         let tuple = flow.tuple;
         let slot = match self.free.pop() {

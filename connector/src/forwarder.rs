@@ -402,21 +402,20 @@ impl Forwarder {
             return Err(reason);
         }
         let decision = self.decide(peer, &tuple, now).and_then(|authorization| {
-            match self.flows.has_room(peer) {
-                Ok(()) => Ok(authorization),
-                Err(_full) => Err(Denial {
-                    reason: Reason::FlowTableFull,
-                    resource_id: Some(authorization.resource_id()),
-                    policy_id: None,
-                }),
-            }
+            let resource_id = Some(authorization.resource_id());
+            let flow = Flow::new(tuple, peer, authorization, self.generation, now.monotonic);
+            self.flows.insert(flow).map_err(|_full| Denial {
+                reason: Reason::FlowTableFull,
+                resource_id,
+                policy_id: None,
+            })
         });
         match decision {
-            Ok(authorization) => {
-                let flow = Flow::new(tuple, peer, authorization, self.generation, now.monotonic);
-                self.record(&flow, Verdict::Allow, Reason::PolicyPermits, now);
+            Ok(slot) => {
                 self.count_decision(Reason::PolicyPermits);
-                let slot = self.flows.insert(flow).expect("room was asked for just above");
+                let flow = self.flows.flow(slot);
+                let record = self.record_of(flow, Verdict::Allow, Reason::PolicyPermits, now);
+                self.records.extend(record);
                 Ok(slot)
             }
             Err(denial) => {
@@ -500,12 +499,11 @@ impl Forwarder {
     /// Ends a flow against its will: both ends are told.
     fn cut(&mut self, slot: Slot, denial: &Denial, now: Now) {
         let flow = self.flows.remove(slot);
-        self.record(&flow, Verdict::Cut, denial.reason, now);
-        if let Some(record) = self.records.back_mut()
-            && denial.policy_id.is_some()
-        {
-            record.policy_id = denial.policy_id;
-        }
+        let record = self.record_of(&flow, Verdict::Cut, denial.reason, now);
+        self.records.extend(record.map(|record| FlowRecord {
+            policy_id: denial.policy_id.or(record.policy_id),
+            ..record
+        }));
         if let Some(reset) = Reset::to_initiator(&flow) {
             self.notices.push_back(Notice::ToDevice(flow.peer, reset));
         }
@@ -517,12 +515,19 @@ impl Forwarder {
     /// Notes that a flow has ended by itself.
     fn end(&mut self, slot: Slot, now: Now) {
         let flow = self.flows.remove(slot);
-        self.record(&flow, Verdict::Closed, Reason::PolicyPermits, now);
+        let record = self.record_of(&flow, Verdict::Closed, Reason::PolicyPermits, now);
+        self.records.extend(record);
     }
 
-    fn record(&mut self, flow: &Flow, verdict: Verdict, reason: Reason, now: Now) {
-        let Some(Device { subject, .. }) = self.devices.get(&flow.peer) else { return };
-        self.records.push_back(FlowRecord {
+    fn record_of(
+        &self,
+        flow: &Flow,
+        verdict: Verdict,
+        reason: Reason,
+        now: Now,
+    ) -> Option<FlowRecord> {
+        let Device { subject, .. } = self.devices.get(&flow.peer)?;
+        Some(FlowRecord {
             at: now.wall,
             device_id: subject.device_id,
             user_id: subject.user_id,
@@ -534,7 +539,7 @@ impl Forwarder {
             from_device: flow.from_device.volume,
             to_device: flow.to_device.volume,
             duration: now.monotonic.saturating_duration_since(flow.started),
-        });
+        })
     }
 
     fn forget_decisions(&mut self, now: Now) {

@@ -88,7 +88,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let (access, records) = mpsc::channel(events::QUEUE);
     let (denials_in, denials) = mpsc::channel(DENIALS);
     let sinks = RecordSinks { access, denials: denials_in };
-    let (data_plane, data_plane_metrics, data_plane_end) =
+    let (data_plane, data_plane_metrics, mut data_plane_end) =
         data_plane::start(DataPlaneParts { secret, udp, path, sinks })
             .context("failed to start the data plane")?;
 
@@ -143,7 +143,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut serving = tokio::spawn(sessions::run(sessions));
 
     let running = async {
-        tokio::pin!(data_plane_end);
         loop {
             let live = standing_seen.borrow_and_update().live().cloned();
             if let Some(enforced) = live {
@@ -154,8 +153,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
                 () = shutdown.wait() => return Ok(()),
                 changed = standing_seen.changed() => changed.context("lost sight of the bundle")?,
                 end = &mut data_plane_end => {
-                    end.context("the data plane broke off")?.context("the data plane failed")?;
-                    return Err(anyhow!("the data plane ended"));
+                    let _path = end
+                        .context("the data plane broke off")?
+                        .context("the data plane failed")?;
+                    return Err(anyhow!("the data plane ended before its time"));
                 }
                 Some(ended) = background.join_next() => {
                     ended.context("a task broke off")?;
@@ -171,15 +172,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     info!("Draining");
     // Whoever has ended already needs no telling.
     let _ = drain.send(());
-    let drained = async {
+    let stopped = async {
         let _ = (&mut serving).await;
         let _ = data_plane.command(Command::Stop).await;
-        let _ = (&mut uploading).await;
+        data_plane_end.await
     };
-    if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
+    // The interface keeps its name, and with it the table, from another process until the end.
+    let interface = tokio::time::timeout(DRAIN_TIME, stopped).await;
+    forwarding.remove().await;
+    drop(interface);
+    if tokio::time::timeout(DRAIN_TIME, &mut uploading).await.is_err() {
         warn!("Some access events could not be delivered before the end");
     }
-    forwarding.remove().await;
     info!("Stopped");
     result
 }

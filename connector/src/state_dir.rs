@@ -5,9 +5,11 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use adit_proto::{ConnectorId, OrganisationId, OrganisationKey, Pin, SiteId, Timestamp};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 /// What was learnt when the connector joined.
@@ -25,15 +27,20 @@ pub(crate) struct Membership {
     pub(crate) organisation_keys: Vec<OrganisationKey>,
 }
 
-/// The state directory.
+/// The state directory, which one process at a time has to itself.
 #[derive(Debug, Clone)]
-pub(crate) struct StateDir(PathBuf);
+pub(crate) struct StateDir {
+    path: PathBuf,
+    _lock: Arc<Flock<File>>,
+}
 
 /// Why a file cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
     #[error("failed to create {}", .path.display())]
     Create { path: PathBuf, source: io::Error },
+    #[error("{} is in use by another connector; stop that one first", .path.display())]
+    InUse { path: PathBuf },
     #[error("failed to read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("failed to write {}", .path.display())]
@@ -53,15 +60,25 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(|source| StateError::Create { path: path.to_owned(), source })?;
-        Ok(Self(path.to_owned()))
+        let file = path.join("lock");
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&file)
+            .map_err(|source| StateError::Create { path: file, source })?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|_locked| StateError::InUse { path: path.to_owned() })?;
+        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
     }
 
     pub(crate) fn connector_key(&self) -> PathBuf {
-        self.0.join("connector-key.pem")
+        self.path.join("connector-key.pem")
     }
 
     pub(crate) fn wireguard_key(&self) -> PathBuf {
-        self.0.join("wireguard-key")
+        self.path.join("wireguard-key")
     }
 
     pub(crate) fn read_membership(&self) -> Result<Option<Membership>, StateError> {
@@ -98,15 +115,15 @@ impl StateDir {
     }
 
     fn membership(&self) -> PathBuf {
-        self.0.join("connector.json")
+        self.path.join("connector.json")
     }
 
     fn bundle(&self) -> PathBuf {
-        self.0.join("bundle.jws")
+        self.path.join("bundle.jws")
     }
 
     fn last_contact(&self) -> PathBuf {
-        self.0.join("last-contact")
+        self.path.join("last-contact")
     }
 }
 
@@ -148,6 +165,13 @@ mod tests {
         let at = Timestamp::from_millis(1_767_225_600_123);
         state.write_last_contact(at).unwrap();
         assert_eq!(state.read_last_contact(), Some(at));
+    }
+
+    #[test]
+    fn two_connectors_never_share_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let _held = StateDir::try_open(directory.path()).unwrap();
+        assert!(matches!(StateDir::try_open(directory.path()), Err(StateError::InUse { .. })));
     }
 
     #[test]

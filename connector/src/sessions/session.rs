@@ -268,10 +268,10 @@ impl Session {
 
     /// Says why, and lets a client whose rights have merely changed fetch a new credential.
     async fn refuse(&mut self, reason: Reason) -> Result<(), SessionError> {
-        let renewable = match reason {
-            Reason::CredentialExpired | Reason::DeviceRevoked | Reason::UserRevoked => true,
-            _ => false,
-        };
+        let renewable = matches!(
+            reason,
+            Reason::CredentialExpired | Reason::DeviceRevoked | Reason::UserRevoked
+        );
         if renewable {
             self.sender.send(&ConnectorMessage::RefreshNow).await?;
         }
