@@ -12,6 +12,7 @@
 mod client;
 mod connector;
 mod control_plane;
+mod scene;
 
 use std::{env, time::Duration};
 
@@ -19,6 +20,7 @@ pub use self::{
     client::Client,
     connector::Connector,
     control_plane::{Answer, ControlPlane, etag},
+    scene::Scene,
 };
 use crate::{Host, Link, Sniffer, World};
 

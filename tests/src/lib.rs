@@ -32,28 +32,34 @@
 //! packets). It prints JSON lines, each with `t`, the monotonic clock in nanoseconds, which is the
 //! same in every namespace and in the test itself ([`monotonic_ns`]). [`probe`] wraps it.
 
+mod api_connection;
 mod binary;
 mod clock;
 mod command;
+mod distribution;
 mod host;
 pub mod lab;
 mod link;
 mod nat;
 pub mod probe;
 mod process;
+mod random;
 mod sniffer;
 pub mod untrusted_input;
 mod wait;
 mod wireguard;
 mod world;
 
+pub use api_connection::{ApiAnswer, ApiConnection, server_pin};
 pub use binary::{binary, python_tool};
 pub use clock::monotonic_ns;
 pub use command::{Command, Output};
+pub use distribution::{Distribution, report};
 pub use host::Host;
-pub use lab::{Client, Connector, ControlPlane, Lab};
+pub use lab::{Client, Connector, ControlPlane, Lab, Scene};
 pub use link::{End, Link};
 pub use process::Process;
+pub use random::Random;
 pub use sniffer::{Capture, Sniffer};
 pub use wait::wait_until;
 pub use world::World;

@@ -1,4 +1,4 @@
-//! The probe's subcommands as typed calls on a [`Host`](crate::Host).
+//! The probe's subcommands as typed calls on a [`Host`].
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -112,12 +112,28 @@ impl Host {
     /// Connects, sends `text`, and returns what came back, or how the attempt ended.
     #[track_caller]
     pub fn tcp_ask(&self, to: SocketAddr, text: &str) -> Result<String, Ended> {
-        let output = self.probe("tcp-ask").arg(to.to_string()).args(["--text", text]).run();
+        self.tcp_ask_within(to, text, Duration::from_secs(5))
+    }
+
+    #[track_caller]
+    fn tcp_ask_within(&self, to: SocketAddr, text: &str, timeout: Duration) -> Result<String, Ended> {
+        let timeout = timeout.as_millis().to_string();
+        let output = self
+            .probe("tcp-ask")
+            .arg(to.to_string())
+            .args(["--text", text, "--timeout-ms", &timeout])
+            .run();
         let events = parse_events(&output.stdout);
         match events.iter().find(|event| event["event"] == "answer") {
             Some(answer) => Ok(answer["text"].as_str().unwrap_or_default().to_owned()),
             None => Err(find(&events, "end", &output.command)),
         }
+    }
+
+    /// As [`Self::tcp_ask`], but gives up early: for asking again and again.
+    #[track_caller]
+    pub fn tcp_try(&self, to: SocketAddr, text: &str) -> Result<String, Ended> {
+        self.tcp_ask_within(to, text, Duration::from_millis(500))
     }
 
     /// Sends `count` datagrams, one per `every`, and counts the answers.

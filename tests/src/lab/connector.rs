@@ -1,4 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use super::{READY_TIMEOUT, control_plane::free_port};
 use crate::{ControlPlane, Host, Process, binary};
@@ -18,7 +21,8 @@ impl Connector {
     pub fn start(host: &Host, ip: &str, control_plane: &ControlPlane, site: &str) -> Self {
         let token = control_plane.create_connector_token(site);
         host.write("connector-token", token);
-        let listen = format!("{ip}:{}", free_port(host, ip));
+        let ip_address: IpAddr = ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"));
+        let listen = SocketAddr::new(ip_address, free_port(host, ip)).to_string();
         let state_dir = host.dir().join("connector");
         let process = spawn(host, &listen, &state_dir);
         let connector = Self { host: host.clone(), listen, state_dir, process };
@@ -52,6 +56,25 @@ impl Connector {
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// Returns the value of a metric by its whole name, labels included; 0 when it is not there.
+    #[must_use]
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.host.check(["curl", "--silent", "--fail", &self.health_url("metrics")]);
+        page.lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            .unwrap_or_default()
+    }
+
+    /// Returns where `healthz`, `readyz` or `metrics` is served, for programs on its host.
+    #[must_use]
+    #[track_caller]
+    pub fn health_url(&self, page: &str) -> String {
+        let line = self.process.wait_for_line("Serving metrics", READY_TIMEOUT);
+        let address = line.rsplit("address=").next().unwrap_or_default();
+        format!("http://{}/{page}", address.trim())
     }
 
     /// Starts the program again, with the same state and the used token.
