@@ -33,7 +33,13 @@ Exit codes:
 #[command(name = "adit", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// The daemon's socket.
-    #[arg(long, global = true, value_name = "PATH", env = "ADIT_SOCKET", default_value = "/run/adit/adit.sock")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "ADIT_SOCKET",
+        default_value = "/run/adit/adit.sock"
+    )]
     pub(crate) socket: PathBuf,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -78,9 +84,9 @@ pub(crate) fn run(ask: Ask, socket: &Path) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(ask, socket)),
-        Err(error) => Err(CliError::Local(
-            anyhow::Error::from(error).context("failed to start the runtime"),
-        )),
+        Err(error) => {
+            Err(CliError::Local(anyhow::Error::from(error).context("failed to start the runtime")))
+        }
     };
     match outcome {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
@@ -135,8 +141,7 @@ fn print(text: &str) {
 }
 
 fn print_json(answer: &Answer) {
-    let mut text =
-        serde_json::to_string_pretty(answer).expect("answers are representable in JSON");
+    let mut text = serde_json::to_string_pretty(answer).expect("answers are representable in JSON");
     text.push('\n');
     print(&text);
 }

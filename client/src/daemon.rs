@@ -65,14 +65,15 @@ pub(crate) struct DaemonArguments {
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(arguments: DaemonArguments, socket: PathBuf) -> ExitCode {
     // boringtun logs what is routine as an error.
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("info,boringtun=off"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_unset| EnvFilter::new("info,boringtun=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime
         .context("failed to start the runtime")
         .and_then(|runtime| runtime.block_on(try_run(arguments, socket)));
@@ -107,15 +108,8 @@ async fn try_run(arguments: DaemonArguments, socket: PathBuf) -> anyhow::Result<
     let device_id = enrolled.as_ref().map(|enrolled| enrolled.identity.device_id);
     tracing::info!(socket = %socket.display(), ?device_id, interface, "Listening");
 
-    let parts = Parts {
-        store,
-        interface,
-        enrolled,
-        router,
-        jitter,
-        events: (sender, receiver),
-        summary,
-    };
+    let parts =
+        Parts { store, interface, enrolled, router, jitter, events: (sender, receiver), summary };
     EventLoop::new(parts).run().await;
     tracing::info!("Stopped");
     Ok(())

@@ -2,4 +2,4 @@
 
 mod linux;
 
-pub(crate) use linux::{NetworkError, Network, host_name, interface_name, is_member, lookup_group};
+pub(crate) use linux::{Network, NetworkError, host_name, interface_name, is_member, lookup_group};

@@ -30,10 +30,10 @@ pub(super) async fn ask(
             ))
         })?
         .map_err(CliError::Daemon)?;
-    match answer.response {
-        Response::Failure(failure) => Err(CliError::Refused(failure)),
-        response => Ok(Answer { schema_version: answer.schema_version, response }),
+    if let Response::Failure(failure) = answer.response {
+        return Err(CliError::Refused(failure));
     }
+    Ok(answer)
 }
 
 /// The daemon answered something else than what was asked.
@@ -45,14 +45,18 @@ pub(super) fn unexpected() -> CliError {
 
 async fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
     let shown = socket.display();
-    UnixStream::connect(socket).await.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            anyhow!("the daemon is not running (nobody listens at {shown})\n  next: start it: sudo adit daemon")
+    UnixStream::connect(socket).await.map_err(|error| {
+        let kind = error.kind();
+        if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            return anyhow!(
+                "the daemon is not running (nobody listens at {shown})\n  next: start it: sudo \
+                 adit daemon"
+            );
         }
-        io::ErrorKind::PermissionDenied => {
-            anyhow!("may not open {shown}\n  next: run the command as root")
+        if kind == io::ErrorKind::PermissionDenied {
+            return anyhow!("may not open {shown}\n  next: run the command as root");
         }
-        _ => anyhow::Error::from(error).context(format!("failed to connect to {shown}")),
+        anyhow::Error::from(error).context(format!("failed to connect to {shown}"))
     })
 }
 

@@ -87,9 +87,8 @@ pub(super) async fn run(arguments: Arguments, socket: &Path) -> Result<Verdict, 
         let explanation = Explanation::clone(explanation);
         // Programs try each address of a name; the one that passes counts, then the one that
         // someone has an opinion of.
-        let rank = |explanation: &Explanation| {
-            (explanation.allowed, explanation.connector_id.is_some())
-        };
+        let rank =
+            |explanation: &Explanation| (explanation.allowed, explanation.connector_id.is_some());
         if best.as_ref().is_none_or(|(_, best)| rank(&explanation) > rank(best)) {
             best = Some((answer, explanation));
         }

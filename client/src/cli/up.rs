@@ -30,11 +30,7 @@ pub(super) async fn run_down(socket: &Path) -> Result<Verdict, CliError> {
     say_done(&Request::Down, socket, Duration::ZERO).await
 }
 
-async fn say_done(
-    request: &Request,
-    socket: &Path,
-    takes: Duration,
-) -> Result<Verdict, CliError> {
+async fn say_done(request: &Request, socket: &Path, takes: Duration) -> Result<Verdict, CliError> {
     let answer = connection::ask(request, socket, takes).await?;
     let Response::Done { message } = answer.response else {
         return Err(connection::unexpected());

@@ -94,9 +94,8 @@ mod tests {
     #[test]
     fn jitter_fills_its_range() {
         let mut jitter = Jitter::from_seed(1);
-        let drawn: Vec<f64> = (0..1000)
-            .map(|_| jitter.spread(Duration::from_secs(100), 0.1).as_secs_f64())
-            .collect();
+        let drawn: Vec<f64> =
+            (0..1000).map(|_| jitter.spread(Duration::from_secs(100), 0.1).as_secs_f64()).collect();
         assert!(drawn.iter().all(|seconds| (90.0..=110.0).contains(seconds)));
         assert!(drawn.iter().any(|seconds| *seconds < 92.0));
         assert!(drawn.iter().any(|seconds| *seconds > 108.0));

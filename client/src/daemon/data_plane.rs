@@ -17,7 +17,7 @@ use std::{
 
 use adit_proto::WireguardPublicKey;
 use adit_tunnel::{
-    MAX_PACKET_LEN, Packet, PeerConfig, PeerStatus, Received, ReceiveBatch, Refusal, Sealed,
+    MAX_PACKET_LEN, Packet, PeerConfig, PeerStatus, ReceiveBatch, Received, Refusal, Sealed,
     SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, UpsertError, Waiter, Waker,
     WireguardSecret, refuse,
 };
@@ -33,6 +33,13 @@ const TICK: Duration = Duration::from_millis(250);
 /// NAT mappings of UDP live at least 30 s on most devices; WireGuard's own documentation
 /// recommends 25.
 const KEEPALIVE: Duration = Duration::from_secs(25);
+
+/// WireGuard's REJECT_AFTER_TIME: a session without a new handshake carries nothing after it. With
+/// keepalives there is a handshake every two minutes.
+const SILENT_AFTER: Duration = Duration::from_secs(180);
+
+/// How often handshakes are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Packets and batches taken from one side before the other has its turn.
 const TUN_BUDGET: usize = 128;
@@ -55,6 +62,11 @@ enum Command {
 pub(crate) enum DataPlaneEvent {
     /// A handshake is complete.
     Established {
+        /// With whom.
+        public_key: WireguardPublicKey,
+    },
+    /// The last handshake is so old that no packet can pass.
+    Silent {
         /// With whom.
         public_key: WireguardPublicKey,
     },
@@ -88,6 +100,8 @@ impl DataPlane {
             events,
             unsent: VecDeque::new(),
             drops: Drops::default(),
+            silent: Vec::new(),
+            next_look: Instant::now(),
         };
         let thread = thread::Builder::new()
             .name("data-plane".to_owned())
@@ -162,6 +176,9 @@ struct Worker {
     /// Events for which the loop had no room yet; bounded by handshakes, which are rare.
     unsent: VecDeque<DataPlaneEvent>,
     drops: Drops,
+    /// Peers whose silence is known.
+    silent: Vec<WireguardPublicKey>,
+    next_look: Instant,
 }
 
 /// Packets that went nowhere, by reason.
@@ -213,8 +230,30 @@ impl Worker {
                 self.handle_tun(&mut packet, &mut datagram, now)?;
             }
             self.tunnel.handle_timeout(now);
+            if now >= self.next_look {
+                self.next_look = now + LOOK_INTERVAL;
+                self.look_for_silence(now);
+            }
             self.flush();
         }
+    }
+
+    /// Tells of each peer once when it falls silent.
+    fn look_for_silence(&mut self, now: Instant) {
+        let peers = self.tunnel.peers().filter_map(|peer| self.tunnel.status(peer));
+        let silent: Vec<WireguardPublicKey> = peers
+            .filter(|peer| {
+                peer.last_handshake
+                    .is_some_and(|at| now.saturating_duration_since(at) >= SILENT_AFTER)
+            })
+            .map(|peer| peer.public_key)
+            .collect();
+        for public_key in &silent {
+            if !self.silent.contains(public_key) {
+                self.unsent.push_back(DataPlaneEvent::Silent { public_key: *public_key });
+            }
+        }
+        self.silent = silent;
     }
 
     /// Returns false when the thread is to end.
@@ -293,7 +332,8 @@ impl Worker {
                 break;
             }
             for datagram in batch.datagrams() {
-                let received = self.tunnel.handle_datagram(datagram.from, datagram.bytes, packet, now);
+                let received =
+                    self.tunnel.handle_datagram(datagram.from, datagram.bytes, packet, now);
                 match received {
                     Received::Packet { packet, .. } => {
                         let Ok(parsed) = Packet::try_parse(packet) else {

@@ -7,7 +7,8 @@ use adit_proto::{
     api::{ClientEnroll, ClientEnrolled, DeviceState, ProblemCode},
 };
 use adit_tunnel::{
-    ControlPlane, ControlPlaneError, IdentityError, KeyPair, WireguardSecret, load_or_create_wireguard_secret,
+    ControlPlane, ControlPlaneError, IdentityError, KeyPair, WireguardSecret,
+    load_or_create_wireguard_secret,
 };
 
 use super::{identity::Identity, obstacle};

@@ -1,13 +1,10 @@
 //! All that can happen to the daemon, from every leaf.
 
-use adit_tunnel::{ControlPlaneError, Fetched};
 use adit_proto::api::CredentialIssued;
+use adit_tunnel::{ControlPlaneError, Fetched};
 
 use super::{
-    data_plane::DataPlaneEvent,
-    enrollment::Enrollment,
-    ipc_server::Call,
-    session::SessionEvent,
+    data_plane::DataPlaneEvent, enrollment::Enrollment, ipc_server::Call, session::SessionEvent,
     sites::AttemptId,
 };
 use crate::ipc::Failure;

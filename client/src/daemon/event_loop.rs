@@ -202,7 +202,10 @@ impl EventLoop {
     async fn execute(&mut self, command: StateCommand, now: Now) {
         match command {
             StateCommand::StartRefresh => self.fetches.start(now.instant),
-            StateCommand::StopRefresh => self.fetches.stop(),
+            StateCommand::StopRefresh => {
+                self.fetches.stop();
+                self.reachability = Reachability::default();
+            }
             StateCommand::OpenTunnel => match self.open_tunnel().await {
                 Ok(()) => self.machine.handle_tunnel_opened(now),
                 Err(failure) => {
@@ -222,12 +225,24 @@ impl EventLoop {
         match event {
             SessionEvent::Admitted { endpoint } => {
                 self.sites.handle_admitted(attempt, endpoint, now);
+                if let Some(view) = self.sites.views().find(|view| view.attempt == Some(attempt)) {
+                    let connector_id = view.connector.map(|connector| connector.id);
+                    tracing::info!(%attempt, ?connector_id, %endpoint, "Connector admits us");
+                }
             }
             SessionEvent::Message(message) => self.handle_message(attempt, message, now),
             SessionEvent::Ended(end) => {
-                tracing::info!(%attempt, reason = %end, "Session ended");
-                if matches!(end, SessionEnd::Refused(_)) {
-                    self.fetches.refresh_now(&mut self.jitter, now.instant);
+                match &end {
+                    SessionEnd::Unreachable(_) => {
+                        tracing::debug!(%attempt, reason = %end, "Session did not come about");
+                    }
+                    SessionEnd::Lost(_) => {
+                        tracing::info!(%attempt, reason = %end, "Session ended");
+                    }
+                    SessionEnd::Refused(_) => {
+                        tracing::info!(%attempt, reason = %end, "Session ended");
+                        self.fetches.refresh_now(&mut self.jitter, now.instant);
+                    }
                 }
                 self.sessions.remove(&attempt);
                 self.questions.handle_session_ended(attempt);
@@ -281,6 +296,10 @@ impl EventLoop {
             DataPlaneEvent::Established { public_key } => {
                 tracing::debug!(peer = %public_key, "Handshake is complete");
                 self.sites.handle_established(&public_key);
+            }
+            DataPlaneEvent::Silent { public_key } => {
+                tracing::info!(peer = %public_key, "Connector answers no handshake");
+                self.sites.handle_silent(&public_key, now);
             }
             DataPlaneEvent::Failed(error) => {
                 let failure = Failure::new(

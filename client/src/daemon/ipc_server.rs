@@ -98,7 +98,9 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
             bail!("{shown} is no socket; remove it, or choose another --socket");
         }
         Ok(_) => match StdUnixStream::connect(path) {
-            Ok(_) => bail!("another daemon listens at {shown}; stop it, or choose another --socket"),
+            Ok(_) => {
+                bail!("another daemon listens at {shown}; stop it, or choose another --socket")
+            }
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 fs::remove_file(path)
                     .with_context(|| format!("failed to remove the stale socket {shown}"))?;
@@ -170,11 +172,8 @@ fn permission(uid: u32, main_gid: u32, group: Option<u32>) -> Permission {
 }
 
 async fn refuse(mut stream: UnixStream) -> io::Result<()> {
-    let failure = Failure::new(
-        FailureCode::Busy,
-        "too many ask the daemon at once",
-        "try again in a moment",
-    );
+    let failure =
+        Failure::new(FailureCode::Busy, "too many ask the daemon at once", "try again in a moment");
     write(&mut stream, Response::Failure(failure)).await
 }
 
@@ -208,11 +207,7 @@ async fn serve(
 }
 
 fn malformed(what: &str) -> Failure {
-    Failure::new(
-        FailureCode::Malformed,
-        what,
-        "use the `adit` command of the daemon's own version",
-    )
+    Failure::new(FailureCode::Malformed, what, "use the `adit` command of the daemon's own version")
 }
 
 async fn write(stream: &mut UnixStream, response: Response) -> io::Result<()> {
@@ -321,8 +316,7 @@ async fn wait_until_down(mut summary: watch::Receiver<Summary>) {
 mod tests {
     use super::*;
 
-    const ALL: [fn() -> Request; 3] =
-        [|| Request::Status, || Request::Resources, || Request::Down];
+    const ALL: [fn() -> Request; 3] = [|| Request::Status, || Request::Resources, || Request::Down];
 
     #[test]
     fn root_may_do_everything() {

@@ -66,7 +66,7 @@ impl Journal {
                 Ok(()) | Err(_) => Ok(()),
             };
         }
-        let json = serde_json::to_vec(&self.routes).expect("routes are representable in JSON");
+        let json = serde_json::to_vec(&self.routes)?;
         write_whole(&self.path, &json)
     }
 }

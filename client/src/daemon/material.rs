@@ -86,10 +86,7 @@ impl Material {
         }
         if let Some(held) = self.config() {
             if config.sequence < held.sequence && config.issued_at <= held.issued_at {
-                return Err(ConfigError::Older {
-                    offered: config.sequence,
-                    held: held.sequence,
-                });
+                return Err(ConfigError::Older { offered: config.sequence, held: held.sequence });
             }
             if says_the_same(config, held) {
                 self.config = Some(offered);
@@ -134,8 +131,7 @@ impl Material {
 
 /// Number and time aside.
 fn says_the_same(one: &ClientConfig, other: &ClientConfig) -> bool {
-    let other =
-        ClientConfig { sequence: one.sequence, issued_at: one.issued_at, ..other.clone() };
+    let other = ClientConfig { sequence: one.sequence, issued_at: one.issued_at, ..other.clone() };
     *one == other
 }
 
@@ -145,7 +141,9 @@ mod tests {
 
     use super::*;
 
-    const DEVICE: &str = "dev_00000000000000000000000000000001";
+    fn device() -> DeviceId {
+        "dev_00000000000000000000000000000001".parse().unwrap()
+    }
 
     fn key(seed: u8) -> SigningKey {
         SigningKey::from_seed(&[seed; 32])
@@ -157,7 +155,7 @@ mod tests {
                 .parse::<OrganisationId>()
                 .unwrap(),
             organisation_name: "Example".to_owned(),
-            device_id: DEVICE.parse().unwrap(),
+            device_id: device(),
             device_name: "laptop".to_owned(),
             user_id: "usr_00000000000000000000000000000001".parse::<UserId>().unwrap(),
             user_name: "Ada".to_owned(),
@@ -175,7 +173,7 @@ mod tests {
     }
 
     fn handle(material: &mut Material, token: &str) -> Result<ConfigOutcome, ConfigError> {
-        material.handle_config(token, DEVICE.parse().unwrap(), &[key(1).organisation_key()])
+        material.handle_config(token, device(), &[key(1).organisation_key()])
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Refresh {
         self.credential.advance(due);
     }
 
+    /// Both become due at once: a person waits.
+    pub(crate) fn handle_impatience(&mut self, now: Instant) {
+        self.config.advance(now);
+        self.credential.advance(now);
+    }
+
     /// The control plane answered; `remaining` is how long a new credential lives.
     pub(crate) fn handle_fetched(
         &mut self,
@@ -145,10 +151,7 @@ mod tests {
         refresh.handle_fetched(Fetch::Credential, Some(hour), &mut jitter, now);
 
         assert_eq!(refresh.poll_fetch(now + Duration::from_secs(1619)), None);
-        assert_eq!(
-            refresh.poll_fetch(now + Duration::from_secs(1981)),
-            Some(Fetch::Credential)
-        );
+        assert_eq!(refresh.poll_fetch(now + Duration::from_secs(1981)), Some(Fetch::Credential));
     }
 
     #[test]

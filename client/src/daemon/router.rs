@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     journal::Journal,
+    obstacle::chain,
     routing::{Overlap, Route, host_route, overlaps, route_outside, wanted_prefixes},
     task::Task,
 };
@@ -30,10 +31,22 @@ pub(crate) struct Layout {
 }
 
 enum Request {
-    Open { interface: u32, layout: Layout, reply: oneshot::Sender<Result<Vec<String>, NetworkError>> },
-    Update { layout: Layout, reply: oneshot::Sender<Result<Vec<String>, NetworkError>> },
-    KeepOutside { address: IpAddr, reply: oneshot::Sender<()> },
-    Close { reply: oneshot::Sender<()> },
+    Open {
+        interface: u32,
+        layout: Layout,
+        reply: oneshot::Sender<Result<Vec<String>, NetworkError>>,
+    },
+    Update {
+        layout: Layout,
+        reply: oneshot::Sender<Result<Vec<String>, NetworkError>>,
+    },
+    KeepOutside {
+        address: IpAddr,
+        reply: oneshot::Sender<()>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A handle of the router's task; the task ends when the last handle is gone.
@@ -270,8 +283,15 @@ impl Actor {
             .map(|outside| host_route(address, outside))
             // The network has a route for this very address already.
             .filter(|route| !others.iter().any(|other| other.destination == route.destination));
+        // The kernel drops routes of an interface that goes down.
+        let is_there = |held: &Route| {
+            let same = |route: &Route| {
+                route.destination == held.destination && route.interface == held.interface
+            };
+            table.iter().any(same)
+        };
         let held = open.outside.get(&address).cloned().flatten();
-        if held != wanted {
+        if held != wanted || held.as_ref().is_some_and(|held| !is_there(held)) {
             if let Some(held) = held {
                 self.remove_host_route(&held).await;
             }
@@ -355,12 +375,5 @@ fn warning(overlap: Overlap, prefix: &IpNet, route: &Route) -> String {
             "{prefix} lies inside {destination} of {name}: these addresses are reached through \
              the tunnel only"
         ),
-    }
-}
-
-fn chain(error: &NetworkError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }

@@ -91,9 +91,7 @@ pub(crate) fn route_outside(
 ) -> Option<&Route> {
     table
         .iter()
-        .filter(|route| {
-            route.interface != own_interface && route.destination.contains(&address)
-        })
+        .filter(|route| route.interface != own_interface && route.destination.contains(&address))
         .max_by_key(|route| (route.destination.prefix_len(), std::cmp::Reverse(route.metric)))
 }
 
@@ -145,10 +143,8 @@ mod tests {
 
     #[test]
     fn overlaps_are_told_apart() {
-        let table = [
-            route("0.0.0.0/0", Some("192.168.1.1"), 2, 0),
-            route("192.168.1.0/24", None, 2, 0),
-        ];
+        let table =
+            [route("0.0.0.0/0", Some("192.168.1.1"), 2, 0), route("192.168.1.0/24", None, 2, 0)];
         assert_eq!(found("192.168.1.0/24", &table), [Overlap::Same]);
         assert_eq!(found("192.168.0.0/16", &table), [Overlap::RouteInside]);
         assert_eq!(found("192.168.1.7/32", &table), [Overlap::PrefixInside]);

@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     event::Event,
+    obstacle::chain,
     resolver::Resolver,
     router::Router,
     sites::{AttemptId, SessionEnd},
@@ -184,15 +185,4 @@ async fn connect(parts: &SessionParts) -> Result<(SocketAddr, Channel), SessionE
         }
     }
     Err(SessionEnd::Unreachable(problem))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

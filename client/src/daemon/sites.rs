@@ -212,6 +212,13 @@ impl Sites {
         }
     }
 
+    /// No packet can pass to this peer any more.
+    pub(crate) fn handle_silent(&mut self, public_key: &WireguardPublicKey, now: Now) {
+        for site in self.sites.values_mut() {
+            site.handle_silent(public_key, now);
+        }
+    }
+
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         for site in self.sites.values_mut() {
             site.handle_timeout(&mut self.outbox, now);

@@ -185,8 +185,10 @@ impl Store {
     }
 
     fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
-        let json = serde_json::to_vec_pretty(value)
-            .expect("what the daemon keeps is representable in JSON");
+        let json = serde_json::to_vec_pretty(value).map_err(|error| StoreError::Io {
+            path: self.directory.join(name),
+            source: error.into(),
+        })?;
         self.write(name, &json)
     }
 

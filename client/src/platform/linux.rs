@@ -246,10 +246,12 @@ fn to_route(message: &RouteMessage) -> Option<Route> {
         return None;
     }
     let mut table = u32::from(header.table);
-    let mut destination = match header.address_family {
-        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
+    let mut destination = if header.address_family == AddressFamily::Inet {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else if header.address_family == AddressFamily::Inet6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        return None;
     };
     let (mut gateway, mut interface, mut metric, mut source) = (None, None, 0, None);
     for attribute in &message.attributes {
@@ -283,11 +285,13 @@ fn to_route(message: &RouteMessage) -> Option<Route> {
 }
 
 fn to_ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
+    if let RouteAddress::Inet(address) = address {
+        return Some((*address).into());
     }
+    if let RouteAddress::Inet6(address) = address {
+        return Some((*address).into());
+    }
+    None
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use adit_policy::{Destination, ResourceMap};
-use adit_proto::{
-    ClientMessage, FlowTuple, Reason, ResourceId, api::DeviceState,
-};
+use adit_proto::{ClientMessage, FlowTuple, Reason, ResourceId, api::DeviceState};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{Enrolling, EventLoop};
@@ -22,9 +20,7 @@ use crate::{
         store::StoreError,
         task::Task,
     },
-    ipc::{
-        Explanation, Failure, FailureCode, Request, Response, SessionState, StateName,
-    },
+    ipc::{Explanation, Failure, FailureCode, Request, Response, SessionState, StateName},
 };
 
 /// How long the data plane may take to count.
@@ -54,6 +50,9 @@ impl EventLoop {
         }
         self.store.save_wants_up(true).map_err(|error| storage(&error))?;
         self.machine.handle_up(now);
+        // What stood in the way may be gone: ask again rather than repeat it.
+        self.machine.handle_obstacle_gone();
+        self.fetches.ask_again(now.instant);
         // Who waits for the state must not see the one before.
         self.publish();
         Ok(done("Connecting; `adit status` shows how far it is"))
@@ -146,9 +145,10 @@ impl EventLoop {
         self.denials.clear();
         self.store.adopt_joining(&identity).map_err(|error| storage(&error))?;
         let device_id = identity.device_id;
-        let enrolled = Enrolled::try_new(identity, device_key, wireguard_secret).map_err(|error| {
-            Failure::new(FailureCode::Internal, format!("{error:#}"), "tell an administrator")
-        })?;
+        let enrolled =
+            Enrolled::try_new(identity, device_key, wireguard_secret).map_err(|error| {
+                Failure::new(FailureCode::Internal, format!("{error:#}"), "tell an administrator")
+            })?;
         self.enrolled = Some(enrolled);
         tracing::info!(%device_id, "Enrolled");
         if was_up {

@@ -55,6 +55,13 @@ impl Fetches {
         }
     }
 
+    /// Asks at once, because a person waits.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        if let Some(refresh) = &mut self.refresh {
+            refresh.handle_impatience(now);
+        }
+    }
+
     pub(super) fn poll_fetch(&mut self, now: Instant) -> Option<Fetch> {
         self.refresh.as_mut()?.poll_fetch(now)
     }
@@ -118,9 +125,7 @@ impl EventLoop {
         match self.store.credential() {
             Ok(Some(token)) => {
                 let pin = enrolled.device_key.pin();
-                if let Err(error) =
-                    self.material.handle_credential(&token, keys, &pin, now.time)
-                {
+                if let Err(error) = self.material.handle_credential(&token, keys, &pin, now.time) {
                     let error = obstacle::chain(&error);
                     tracing::debug!(error, "Credential on disk is of no use");
                 }
@@ -206,12 +211,7 @@ impl EventLoop {
         match taken {
             Ok(remaining) => {
                 let remaining = Some(remaining);
-                self.fetches.note_done(
-                    Fetch::Credential,
-                    remaining,
-                    &mut self.jitter,
-                    now.instant,
-                );
+                self.fetches.note_done(Fetch::Credential, remaining, &mut self.jitter, now.instant);
             }
             Err(problem) => {
                 if problem.code == FailureCode::DeviceRevoked {
@@ -280,13 +280,14 @@ impl EventLoop {
         let keys = &enrolled.identity.organisation_keys;
         let pin = enrolled.device_key.pin();
         let token = &issued.credential;
-        let remaining = self
-            .material
-            .handle_credential(token, keys, &pin, now.time)
-            .map_err(|error| {
+        let remaining =
+            self.material.handle_credential(token, keys, &pin, now.time).map_err(|error| {
                 Failure::new(
                     FailureCode::ControlPlaneRefused,
-                    format!("the control plane's credential is of no use: {}", obstacle::chain(&error)),
+                    format!(
+                        "the control plane's credential is of no use: {}",
+                        obstacle::chain(&error)
+                    ),
                     "check this machine's clock; if it is right, tell an administrator",
                 )
             })?;

@@ -140,7 +140,7 @@ impl EventLoop {
                 self.questions.handle_session_ended(attempt);
             }
             SiteCommand::UpsertPeer { public_key, endpoint, prefixes } => {
-                tracing::info!(peer = %public_key, %endpoint, "Admitted by a connector");
+                tracing::debug!(peer = %public_key, %endpoint, "Giving packets to a connector");
                 if let Some(tunnel) = &self.tunnel {
                     tunnel.data_plane.upsert(public_key, endpoint, prefixes);
                 }

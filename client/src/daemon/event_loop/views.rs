@@ -5,6 +5,7 @@ use adit_proto::{ResourceId, WireguardPublicKey};
 use super::EventLoop;
 use crate::{
     daemon::{
+        clock::Now,
         obstacle,
         sites::{SiteView, connector_of},
     },
@@ -17,7 +18,11 @@ use crate::{
 impl EventLoop {
     /// What stands in the way, by the control plane, the machine or the connectors.
     pub(super) fn problem(&self) -> Option<Failure> {
-        if let Some(obstacle) = self.machine.obstacle() {
+        // A control plane that says no does not matter to connectors that have not said so yet.
+        let is_seeking = self.tunnel.as_ref().is_some_and(|tunnel| tunnel.has_sessions)
+            && self.machine.name() == StateName::Connecting
+            && self.material.is_complete(Now::read().time);
+        if let Some(obstacle) = self.machine.obstacle().filter(|_| !is_seeking) {
             return Some(obstacle.clone());
         }
         match self.machine.name() {
@@ -66,7 +71,11 @@ impl EventLoop {
                 since: self.reachability.since(),
                 error: self.reachability.error().map(str::to_owned),
             }),
-            warnings: self.tunnel.as_ref().map(|tunnel| tunnel.warnings.clone()).unwrap_or_default(),
+            warnings: self
+                .tunnel
+                .as_ref()
+                .map(|tunnel| tunnel.warnings.clone())
+                .unwrap_or_default(),
             recent_denials: self.denial_views(),
         }
     }

@@ -234,6 +234,16 @@ impl Site {
         }
     }
 
+    pub(super) fn handle_silent(&mut self, public_key: &WireguardPublicKey, now: Now) {
+        if let Some(session) = &mut self.session
+            && session.connector.wireguard_public_key == *public_key
+        {
+            session.has_shaken_hands = false;
+            session.handshakes_without_answer = 1;
+            session.next_handshake = now.instant;
+        }
+    }
+
     pub(super) fn handle_timeout(&mut self, outbox: &mut Outbox, now: Now) {
         if let Some(seek) = &mut self.seek {
             seek.handle_timeout(outbox, now.instant);

@@ -3,6 +3,7 @@ use std::{net::IpAddr, time::Duration};
 use adit_proto::{
     DeviceId, OrganisationId, Pin, ResourceOnClient, SiteOnClient, Timestamp, UserId,
 };
+use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
@@ -227,6 +228,16 @@ fn a_handshake_without_answer_is_begun_again_and_told() {
 }
 
 #[test]
+fn a_silent_peer_is_not_called_established() {
+    let (mut fixture, _) = Fixture::established(&[1]);
+    let public_key = connector(1).wireguard_public_key;
+    fixture.sites.handle_silent(&public_key, fixture.now);
+    assert_eq!(fixture.sites.progress().established, 0);
+    fixture.wait_for_timer();
+    assert_eq!(fixture.commands(), [SiteCommand::InitiateHandshake { public_key }]);
+}
+
+#[test]
 fn a_config_that_says_the_same_disturbs_nothing() {
     let (mut fixture, _) = Fixture::established(&[1]);
     let same = config(&[(BERLIN, &["10.9.0.0/24"], &[1])]);
@@ -285,14 +296,10 @@ fn a_prefix_that_moves_between_sites_is_lost_before_it_is_gained() {
             | SiteCommand::RemovePeer { .. } => None,
         })
         .collect();
-    let lost = holds
-        .iter()
-        .position(|held| *held == (connector(2).wireguard_public_key, false))
-        .unwrap();
-    let gained = holds
-        .iter()
-        .position(|held| *held == (connector(1).wireguard_public_key, true))
-        .unwrap();
+    let lost =
+        holds.iter().position(|held| *held == (connector(2).wireguard_public_key, false)).unwrap();
+    let gained =
+        holds.iter().position(|held| *held == (connector(1).wireguard_public_key, true)).unwrap();
     assert!(lost < gained, "{holds:?}");
 }
 
@@ -323,4 +330,156 @@ fn a_site_without_connectors_is_not_waited_for() {
     assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 0, unsettled: 0 });
     let problem = fixture.sites.views().next().unwrap().problem.unwrap();
     assert!(problem.contains("no connector"), "{problem}");
+}
+
+/// Something that happens; numbers choose among what is there.
+#[derive(Debug, Clone)]
+enum Step {
+    Admit(usize),
+    Unreachable(usize),
+    Lose(usize),
+    Refuse(usize),
+    Drain(usize),
+    ShakeHands(u8),
+    FallSilent(u8),
+    Wait(u64),
+    Configure(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..8_usize).prop_map(Step::Admit),
+        2 => (0..8_usize).prop_map(Step::Unreachable),
+        1 => (0..8_usize).prop_map(Step::Lose),
+        1 => (0..8_usize).prop_map(Step::Refuse),
+        1 => (0..8_usize).prop_map(Step::Drain),
+        2 => (1..5_u8).prop_map(Step::ShakeHands),
+        1 => (1..5_u8).prop_map(Step::FallSilent),
+        4 => (0..12_000_u64).prop_map(Step::Wait),
+        1 => (0..5_usize).prop_map(Step::Configure),
+    ];
+    vec(step, 1..80)
+}
+
+fn configs() -> [ClientConfig; 5] {
+    [
+        config(&[(BERLIN, &["10.9.0.0/24"], &[1, 2]), (OSLO, &["10.8.0.0/24"], &[3, 4])]),
+        config(&[(BERLIN, &["10.8.0.0/24"], &[1, 2]), (OSLO, &["10.9.0.0/24"], &[3, 4])]),
+        config(&[(BERLIN, &["10.8.0.0/24", "10.9.0.0/24"], &[2])]),
+        config(&[(OSLO, &["10.9.0.0/24"], &[3])]),
+        config(&[]),
+    ]
+}
+
+/// What the event loop would have made of the commands.
+#[derive(Debug, Default)]
+struct World {
+    attempts: Vec<AttemptId>,
+    peers: BTreeMap<WireguardPublicKey, Vec<IpNet>>,
+}
+
+impl World {
+    fn carry_out(&mut self, commands: Vec<SiteCommand>) {
+        for command in commands {
+            match command {
+                SiteCommand::StartSession { attempt, .. } => self.attempts.push(attempt),
+                SiteCommand::StopSession { attempt } => {
+                    assert!(self.attempts.contains(&attempt), "stopped what was not there");
+                    self.attempts.retain(|held| *held != attempt);
+                }
+                SiteCommand::UpsertPeer { public_key, prefixes, .. } => {
+                    let others = self.peers.iter().filter(|(key, _)| **key != public_key);
+                    for (_, held) in others {
+                        assert!(
+                            !prefixes.iter().any(|prefix| held.contains(prefix)),
+                            "a prefix has two owners"
+                        );
+                    }
+                    self.peers.insert(public_key, prefixes);
+                }
+                SiteCommand::InitiateHandshake { public_key } => {
+                    assert!(self.peers.contains_key(&public_key), "shook hands with nobody");
+                }
+                SiteCommand::RemovePeer { public_key } => {
+                    assert!(self.peers.remove(&public_key).is_some(), "removed nobody");
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, choice: usize) -> Option<AttemptId> {
+        let attempt = self.attempts.get(choice % self.attempts.len().max(1)).copied()?;
+        self.attempts.retain(|held| *held != attempt);
+        Some(attempt)
+    }
+
+    fn check_invariants(&self, sites: &Sites) {
+        let progress = sites.progress();
+        assert!(self.peers.len() <= progress.total, "a site has two peers");
+        assert!(progress.established <= self.peers.len());
+        // Whatever happened, something goes on: a session, an attempt or a timer.
+        if progress.total > 0 {
+            assert!(!self.attempts.is_empty() || sites.poll_timeout().is_some(), "{sites:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_prefixes_have_one_owner_and_the_search_goes_on(steps in steps()) {
+        let configs = configs();
+        let mut now = Now::read();
+        let mut sites = Sites::new(Jitter::from_seed(11));
+        let mut world = World::default();
+        sites.handle_config(&configs[0], now);
+        for step in steps {
+            let endpoint = "192.0.2.1:443".parse().unwrap();
+            match step {
+                Step::Admit(choice) => {
+                    let count = world.attempts.len().max(1);
+                    if let Some(attempt) = world.attempts.get(choice % count) {
+                        sites.handle_admitted(*attempt, endpoint, now);
+                    }
+                }
+                Step::Unreachable(choice) => {
+                    if let Some(attempt) = world.end(choice) {
+                        sites.handle_ended(attempt, SessionEnd::Unreachable(String::new()), now);
+                    }
+                }
+                Step::Lose(choice) => {
+                    if let Some(attempt) = world.end(choice) {
+                        sites.handle_ended(attempt, SessionEnd::Lost(String::new()), now);
+                    }
+                }
+                Step::Refuse(choice) => {
+                    if let Some(attempt) = world.end(choice) {
+                        let end = SessionEnd::Refused(Reason::CredentialExpired);
+                        sites.handle_ended(attempt, end, now);
+                    }
+                }
+                Step::Drain(choice) => {
+                    let count = world.attempts.len().max(1);
+                    if let Some(attempt) = world.attempts.get(choice % count) {
+                        sites.handle_draining(*attempt, now);
+                    }
+                }
+                Step::ShakeHands(number) => {
+                    sites.handle_established(&connector(number).wireguard_public_key);
+                }
+                Step::FallSilent(number) => {
+                    sites.handle_silent(&connector(number).wireguard_public_key, now);
+                }
+                Step::Wait(millis) => {
+                    now = now.after(Duration::from_millis(millis));
+                    sites.handle_timeout(now);
+                }
+                Step::Configure(choice) => sites.handle_config(&configs[choice], now),
+            }
+            world.carry_out(std::iter::from_fn(|| sites.poll_command()).collect());
+            world.check_invariants(&sites);
+        }
+        sites.stop();
+        world.carry_out(std::iter::from_fn(|| sites.poll_command()).collect());
+        prop_assert!(world.attempts.is_empty() && world.peers.is_empty(), "{world:?}");
+    }
 }
