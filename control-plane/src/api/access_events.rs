@@ -52,7 +52,7 @@ struct AccessEventQuery {
 
 /// Lists what was decided of flows, newest first. The newest million events are kept.
 #[utoipa::path(get, path = "/v1/access-events", tag = "access-events", params(AccessEventQuery),
-    responses((status = 200, body = Page<AccessEvent>), ListRefusals))]
+    responses((status = 200, description = "Found.", body = Page<AccessEvent>), ListRefusals))]
 async fn list_access_events(
     State(app): State<App>,
     _actor: ReadActor,

@@ -29,7 +29,10 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 /// Joins with an enrolment key. The same client may repeat it with the same key.
 #[utoipa::path(post, path = "/v1/client/enroll", tag = "client", request_body = ClientEnroll,
-    responses((status = 201, body = ClientEnrolled), EnrollRefusals), security(()))]
+    responses(
+        (status = 201, description = "Created.", body = ClientEnrolled),
+        EnrollRefusals,
+    ), security(()))]
 async fn enroll_client(
     State(app): State<App>,
     Json(enroll): Json<ClientEnroll>,
@@ -43,7 +46,7 @@ async fn enroll_client(
 /// Reads the device's signed configuration.
 #[utoipa::path(get, path = "/v1/client/config", tag = "client", params(IfNoneMatchHeader),
     responses(
-        (status = 200, body = SignedToken),
+        (status = 200, description = "Found.", body = SignedToken),
         (status = 304, description = "The caller holds it."),
         ClientReadRefusals,
     ), security(("assertion" = [])))]
@@ -65,7 +68,10 @@ async fn read_client_config(
 
 /// Issues a credential.
 #[utoipa::path(post, path = "/v1/client/credential", tag = "client",
-    responses((status = 200, body = CredentialIssued), ClientWriteRefusals),
+    responses(
+        (status = 200, description = "Issued.", body = CredentialIssued),
+        ClientWriteRefusals,
+    ),
     security(("assertion" = [])))]
 async fn issue_credential(
     State(app): State<App>,

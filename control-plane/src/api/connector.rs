@@ -35,7 +35,10 @@ pub(super) fn router() -> OpenApiRouter<App> {
 /// Joins with a connector token. The same connector may repeat it with the same token.
 #[utoipa::path(post, path = "/v1/connector/enroll", tag = "connector",
     request_body = ConnectorEnroll,
-    responses((status = 201, body = ConnectorEnrolled), EnrollRefusals), security(()))]
+    responses(
+        (status = 201, description = "Created.", body = ConnectorEnrolled),
+        EnrollRefusals,
+    ), security(()))]
 async fn enroll_connector(
     State(app): State<App>,
     Json(enroll): Json<ConnectorEnroll>,
@@ -48,7 +51,8 @@ async fn enroll_connector(
 
 /// Takes in what a connector says of itself at its start.
 #[utoipa::path(put, path = "/v1/connector/report", tag = "connector",
-    request_body = ConnectorReport, responses((status = 204), ConnectorWriteRefusals),
+    request_body = ConnectorReport,
+    responses((status = 204, description = "Taken in."), ConnectorWriteRefusals),
     security(("assertion" = [])))]
 async fn report(
     State(app): State<App>,
@@ -61,7 +65,7 @@ async fn report(
 /// Reads the connector's signed bundle. Its ETag is the sequence.
 #[utoipa::path(get, path = "/v1/connector/bundle", tag = "connector", params(IfNoneMatchHeader),
     responses(
-        (status = 200, body = SignedToken),
+        (status = 200, description = "Found.", body = SignedToken),
         (status = 304, description = "The caller holds it."),
         ConnectorReadRefusals,
     ), security(("assertion" = [])))]
@@ -80,7 +84,8 @@ async fn read_bundle(
 
 /// Adds to the access log. Events that are known already count once.
 #[utoipa::path(post, path = "/v1/connector/access-events", tag = "connector",
-    request_body = AccessEventBatch, responses((status = 204), ConnectorWriteRefusals),
+    request_body = AccessEventBatch,
+    responses((status = 204, description = "Taken in."), ConnectorWriteRefusals),
     security(("assertion" = [])))]
 async fn add_access_events(
     State(app): State<App>,

@@ -28,7 +28,10 @@ pub(super) fn router() -> OpenApiRouter<App> {
 /// Lists the tokens of a site with which no connector joined yet, oldest first.
 #[utoipa::path(get, path = "/v1/sites/{id}/connector-tokens", tag = "connector-tokens",
     params(("id" = SiteId, Path), ListQuery),
-    responses((status = 200, body = Page<ConnectorToken>), SublistRefusals))]
+    responses(
+        (status = 200, description = "Found.", body = Page<ConnectorToken>),
+        SublistRefusals,
+    ))]
 async fn list_connector_tokens(
     State(app): State<App>,
     _actor: ReadActor,
@@ -47,7 +50,10 @@ async fn list_connector_tokens(
 /// Creates a token with which one connector joins. Only this answer holds it.
 #[utoipa::path(post, path = "/v1/sites/{id}/connector-tokens", tag = "connector-tokens",
     params(("id" = SiteId, Path), IdempotencyHeader), request_body = ConnectorTokenWrite,
-    responses((status = 201, body = ConnectorTokenCreated), SubcreateRefusals))]
+    responses(
+        (status = 201, description = "Created.", body = ConnectorTokenCreated),
+        SubcreateRefusals,
+    ))]
 async fn create_connector_token(
     State(app): State<App>,
     actor: AdminActor,
@@ -60,7 +66,7 @@ async fn create_connector_token(
 /// Reads a connector token, without its secret.
 #[utoipa::path(get, path = "/v1/connector-tokens/{id}", tag = "connector-tokens",
     params(("id" = ConnectorTokenId, Path)),
-    responses((status = 200, body = ConnectorToken), ReadRefusals))]
+    responses((status = 200, description = "Found.", body = ConnectorToken), ReadRefusals))]
 async fn read_connector_token(
     State(app): State<App>,
     _actor: ReadActor,
@@ -75,7 +81,7 @@ async fn read_connector_token(
 /// Deletes a connector token, so that no connector joins with it.
 #[utoipa::path(delete, path = "/v1/connector-tokens/{id}", tag = "connector-tokens",
     params(("id" = ConnectorTokenId, Path), IfMatchHeader),
-    responses((status = 204), RemoveRefusals))]
+    responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_connector_token(
     State(app): State<App>,
     actor: AdminActor,

@@ -47,7 +47,7 @@ struct ConnectorQuery {
 
 /// Lists connectors, oldest first.
 #[utoipa::path(get, path = "/v1/connectors", tag = "connectors", params(ConnectorQuery),
-    responses((status = 200, body = Page<Connector>), ListRefusals))]
+    responses((status = 200, description = "Found.", body = Page<Connector>), ListRefusals))]
 async fn list_connectors(
     State(app): State<App>,
     _actor: ReadActor,
@@ -65,7 +65,7 @@ async fn list_connectors(
 /// Reads a connector.
 #[utoipa::path(get, path = "/v1/connectors/{id}", tag = "connectors",
     params(("id" = ConnectorId, Path)),
-    responses((status = 200, body = Connector), ReadRefusals))]
+    responses((status = 200, description = "Found.", body = Connector), ReadRefusals))]
 async fn read_connector(
     State(app): State<App>,
     _actor: ReadActor,
@@ -80,7 +80,7 @@ async fn read_connector(
 /// Replaces a connector's name and endpoints.
 #[utoipa::path(put, path = "/v1/connectors/{id}", tag = "connectors",
     params(("id" = ConnectorId, Path), IfMatchHeader), request_body = ConnectorWrite,
-    responses((status = 200, body = Connector), ReplaceRefusals))]
+    responses((status = 200, description = "Found.", body = Connector), ReplaceRefusals))]
 async fn replace_connector(
     State(app): State<App>,
     actor: AdminActor,
@@ -94,7 +94,7 @@ async fn replace_connector(
 /// Deletes a connector and shuts it out.
 #[utoipa::path(delete, path = "/v1/connectors/{id}", tag = "connectors",
     params(("id" = ConnectorId, Path), IfMatchHeader),
-    responses((status = 204), RemoveRefusals))]
+    responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_connector(
     State(app): State<App>,
     actor: AdminActor,

@@ -57,7 +57,7 @@ struct DeviceQuery {
 
 /// Lists devices, oldest first.
 #[utoipa::path(get, path = "/v1/devices", tag = "devices", params(DeviceQuery),
-    responses((status = 200, body = Page<Device>), ListRefusals))]
+    responses((status = 200, description = "Found.", body = Page<Device>), ListRefusals))]
 async fn list_devices(
     State(app): State<App>,
     _actor: ReadActor,
@@ -75,7 +75,7 @@ async fn list_devices(
 /// Registers a plain WireGuard device: a router, a phone, whatever speaks WireGuard.
 #[utoipa::path(post, path = "/v1/devices", tag = "devices", params(IdempotencyHeader),
     request_body = WireguardDeviceWrite,
-    responses((status = 201, body = Device), CreateRefusals))]
+    responses((status = 201, description = "Created.", body = Device), CreateRefusals))]
 async fn create_device(
     State(app): State<App>,
     actor: AdminActor,
@@ -86,7 +86,7 @@ async fn create_device(
 
 /// Reads a device.
 #[utoipa::path(get, path = "/v1/devices/{id}", tag = "devices", params(("id" = DeviceId, Path)),
-    responses((status = 200, body = Device), ReadRefusals))]
+    responses((status = 200, description = "Found.", body = Device), ReadRefusals))]
 async fn read_device(
     State(app): State<App>,
     _actor: ReadActor,
@@ -99,7 +99,8 @@ async fn read_device(
 
 /// Deletes a device and cuts what it does.
 #[utoipa::path(delete, path = "/v1/devices/{id}", tag = "devices",
-    params(("id" = DeviceId, Path), IfMatchHeader), responses((status = 204), RemoveRefusals))]
+    params(("id" = DeviceId, Path), IfMatchHeader),
+    responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_device(
     State(app): State<App>,
     actor: AdminActor,
@@ -113,7 +114,7 @@ async fn delete_device(
 /// Lets a device connect that waits, or that was revoked.
 #[utoipa::path(post, path = "/v1/devices/{id}/approve", tag = "devices",
     params(("id" = DeviceId, Path), IfMatchHeader),
-    responses((status = 200, body = Device), ActionRefusals))]
+    responses((status = 200, description = "Found.", body = Device), ActionRefusals))]
 async fn approve_device(
     State(app): State<App>,
     actor: AdminActor,
@@ -126,7 +127,7 @@ async fn approve_device(
 /// Cuts what a device does and refuses it until it is approved anew.
 #[utoipa::path(post, path = "/v1/devices/{id}/revoke", tag = "devices",
     params(("id" = DeviceId, Path), IfMatchHeader),
-    responses((status = 200, body = Device), ActionRefusals))]
+    responses((status = 200, description = "Found.", body = Device), ActionRefusals))]
 async fn revoke_device(
     State(app): State<App>,
     actor: AdminActor,
@@ -139,7 +140,10 @@ async fn revoke_device(
 /// Reads the file that `wg-quick` takes. Its owner adds the private key.
 #[utoipa::path(get, path = "/v1/devices/{id}/wireguard-config", tag = "devices",
     params(("id" = DeviceId, Path)),
-    responses((status = 200, body = String, content_type = "text/plain"), FileRefusals))]
+    responses(
+        (status = 200, description = "Found.", body = String, content_type = "text/plain"),
+        FileRefusals,
+    ))]
 async fn read_wireguard_config(
     State(app): State<App>,
     _actor: ReadActor,

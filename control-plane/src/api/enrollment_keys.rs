@@ -46,7 +46,7 @@ struct EnrollmentKeyQuery {
 /// Lists enrolment keys, oldest first.
 #[utoipa::path(get, path = "/v1/enrollment-keys", tag = "enrollment-keys",
     params(EnrollmentKeyQuery),
-    responses((status = 200, body = Page<EnrollmentKey>), ListRefusals))]
+    responses((status = 200, description = "Found.", body = Page<EnrollmentKey>), ListRefusals))]
 async fn list_enrollment_keys(
     State(app): State<App>,
     _actor: ReadActor,
@@ -63,7 +63,10 @@ async fn list_enrollment_keys(
 /// Creates a key with which devices join. Only this answer holds it.
 #[utoipa::path(post, path = "/v1/enrollment-keys", tag = "enrollment-keys",
     params(IdempotencyHeader), request_body = EnrollmentKeyWrite,
-    responses((status = 201, body = EnrollmentKeyCreated), CreateRefusals))]
+    responses(
+        (status = 201, description = "Created.", body = EnrollmentKeyCreated),
+        CreateRefusals,
+    ))]
 async fn create_enrollment_key(
     State(app): State<App>,
     actor: AdminActor,
@@ -75,7 +78,7 @@ async fn create_enrollment_key(
 /// Reads an enrolment key, without its secret.
 #[utoipa::path(get, path = "/v1/enrollment-keys/{id}", tag = "enrollment-keys",
     params(("id" = EnrollmentKeyId, Path)),
-    responses((status = 200, body = EnrollmentKey), ReadRefusals))]
+    responses((status = 200, description = "Found.", body = EnrollmentKey), ReadRefusals))]
 async fn read_enrollment_key(
     State(app): State<App>,
     _actor: ReadActor,
@@ -88,7 +91,7 @@ async fn read_enrollment_key(
 /// Deletes an enrolment key, so that no device joins with it. Those that did stay.
 #[utoipa::path(delete, path = "/v1/enrollment-keys/{id}", tag = "enrollment-keys",
     params(("id" = EnrollmentKeyId, Path), IfMatchHeader),
-    responses((status = 204), RemoveRefusals))]
+    responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_enrollment_key(
     State(app): State<App>,
     actor: AdminActor,

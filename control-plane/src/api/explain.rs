@@ -18,7 +18,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 /// is not known here, such as the device's outer address, is held against it.
 #[utoipa::path(post, path = "/v1/policy/explain", tag = "policies",
     request_body = ExplainRequest,
-    responses((status = 200, body = Explanation), SimulateRefusals))]
+    responses((status = 200, description = "Explained.", body = Explanation), SimulateRefusals))]
 async fn explain(
     State(app): State<App>,
     _actor: ReadActor,

@@ -57,12 +57,13 @@ struct LastEventIdHeader {
 
 /// Follows the sequence of the connector's bundle.
 ///
-/// Server-sent events: `id` is the sequence, `event` is `bundle`, `data` is a StreamEvent. The first
-/// tells the current sequence unless Last-Event-ID is that. Comments every 10 s keep it alive.
+/// Server-sent events: `id` is the sequence, `event` is `bundle`, `data` is a StreamEvent. The
+/// first tells the current sequence unless Last-Event-ID is that. Comments every 10 s keep it alive.
 #[utoipa::path(get, path = "/v1/connector/stream", tag = "connector",
     params(StreamQuery, LastEventIdHeader),
     responses(
-        (status = 200, content((String = "text/event-stream"), (StreamEvent = "application/json"))),
+        (status = 200, description = "The stream, or with wait=true one event.",
+            content((String = "text/event-stream"), (StreamEvent = "application/json"))),
         (status = 204, description = "Nothing new within 30 seconds (wait=true)."),
         ConnectorReadRefusals,
     ), security(("assertion" = [])))]

@@ -66,7 +66,7 @@ async fn prune(app: &App, kept: u32) -> Result<u64, StoreError> {
     let mut deleted = 0;
     loop {
         let mut snapshot = app.store.snapshot().await?;
-        let Some(last) = access_events::time_of_nth_newest(&mut snapshot, kept).await? else {
+        let Some(last) = access_events::nth_newest(&mut snapshot, kept).await? else {
             return Ok(deleted);
         };
         drop(snapshot);
@@ -76,6 +76,56 @@ async fn prune(app: &App, kept: u32) -> Result<u64, StoreError> {
         deleted += step;
         if step == 0 {
             return Ok(deleted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::{AccessEvent, EventId, FlowTuple, Protocol, Reason, Timestamp, Verdict};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{fixture::Fixture, store::access_events::AccessEventFilter};
+
+    #[tokio::test]
+    async fn the_newest_events_are_kept_also_among_those_of_one_instant() {
+        let fixture = Fixture::new().await;
+        let connector_id = ConnectorId::from_uuid(Uuid::from_u128(1));
+        let events = (0..6).map(|index| event(connector_id, index)).collect();
+        record(&fixture.app, connector_id, &AccessEventBatch { events }).await.unwrap();
+
+        assert_eq!(prune(&fixture.app, 2).await.unwrap(), 4);
+        assert_eq!(prune(&fixture.app, 2).await.unwrap(), 0);
+        let mut snapshot = fixture.app.store.snapshot().await.unwrap();
+        let filter = AccessEventFilter::default();
+        let kept = access_events::list(&mut snapshot, &filter, None, 10).await.unwrap();
+        assert_eq!(kept, [event(connector_id, 5), event(connector_id, 4)]);
+    }
+
+    fn event(connector_id: ConnectorId, index: u8) -> AccessEvent {
+        AccessEvent {
+            id: EventId::from_uuid(Uuid::from_u128(index.into())),
+            at: Timestamp::from_millis(1_767_225_600_000),
+            connector_id,
+            device_id: adit_proto::DeviceId::from_uuid(Uuid::from_u128(2)),
+            user_id: adit_proto::UserId::from_uuid(Uuid::from_u128(3)),
+            resource_id: None,
+            policy_id: None,
+            flow: FlowTuple {
+                protocol: Protocol::Icmp,
+                source: "fd12::2".parse().unwrap(),
+                source_port: 1,
+                destination: "10.1.0.1".parse().unwrap(),
+                destination_port: 1,
+            },
+            verdict: Verdict::Deny,
+            reason: Reason::NoPolicyPermits,
+            bytes_from_device: 0,
+            bytes_to_device: 0,
+            packets_from_device: 0,
+            packets_to_device: 0,
+            duration_ms: 0,
         }
     }
 }

@@ -120,31 +120,31 @@ pub(crate) async fn list(
     rows.iter().map(record).collect()
 }
 
-/// When the event at this place, counted from the newest, happened.
-pub(crate) async fn time_of_nth_newest(
+/// The event at this place, counted from the newest, which is at 0.
+pub(crate) async fn nth_newest(
     connection: &mut SqliteConnection,
     n: u32,
-) -> Result<Option<Timestamp>, StoreError> {
-    let millis: Option<i64> = sqlx::query_scalar(
-        "SELECT at FROM access_events ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?",
-    )
-    .bind(n)
-    .fetch_optional(connection)
-    .await?;
-    Ok(millis.map(Timestamp::from_millis))
+) -> Result<Option<AccessEventCursor>, StoreError> {
+    let row =
+        sqlx::query("SELECT at, id FROM access_events ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?")
+            .bind(n)
+            .fetch_optional(connection)
+            .await?;
+    row.map(|row| Ok(AccessEventCursor { at: row.time("at")?, id: row.parsed("id")? })).transpose()
 }
 
-/// Removes at most `limit` events that happened at or before `last`; says how many.
+/// Removes at most `limit` events, oldest first, up to and with `last`; says how many.
 pub(crate) async fn prune(
     change: &mut Change,
-    last: Timestamp,
+    last: AccessEventCursor,
     limit: u32,
 ) -> Result<u64, StoreError> {
     let result = sqlx::query(
         "DELETE FROM access_events WHERE id IN \
-         (SELECT id FROM access_events WHERE at <= ? ORDER BY at, id LIMIT ?)",
+         (SELECT id FROM access_events WHERE (at, id) <= (?, ?) ORDER BY at, id LIMIT ?)",
     )
-    .bind(last.as_millis())
+    .bind(last.at.as_millis())
+    .bind(last.id.to_string())
     .bind(limit)
     .execute(change.connection())
     .await?;
