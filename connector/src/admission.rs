@@ -140,10 +140,41 @@ impl Admission {
     }
 
     /// Another bundle, or none, is enforced: those it revokes or omits go at once.
-    pub(crate) fn handle_standing(&mut self, standing: Standing) {
-        self.standing = standing;
-        let Some(enforced) = self.standing.newest().cloned() else { return };
+    ///
+    /// Says whether resources or policies are others than before.
+    pub(crate) fn handle_standing(&mut self, standing: Standing) -> bool {
+        let before = std::mem::replace(&mut self.standing, standing);
+        let Some(enforced) = self.standing.newest().cloned() else { return false };
         let bundle = enforced.bundle();
+        self.apply(bundle);
+        before.newest().is_none_or(|before| {
+            let before = before.bundle();
+            before.resources != bundle.resources || before.policies != bundle.policies
+        })
+    }
+
+    /// Removes the devices whose credentials have expired.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some((expires_at, device_id)) = self.expiries.first().copied() {
+            if expires_at > now {
+                return;
+            }
+            self.remove(device_id, Reason::CredentialExpired);
+            // Also when the device is unknown, so that the loop ends.
+            self.expiries.remove(&(expires_at, device_id));
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+        self.expiries.first().map(|(expires_at, _device_id)| *expires_at)
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn apply(&mut self, bundle: &Bundle) {
         let named: BTreeMap<DeviceId, &WireguardDevice> =
             bundle.wireguard_devices.iter().map(|device| (device.device_id, device)).collect();
 
@@ -176,27 +207,6 @@ impl Admission {
         for device in named.into_values() {
             self.admit_wireguard_device(device);
         }
-    }
-
-    /// Removes the devices whose credentials have expired.
-    pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some((expires_at, device_id)) = self.expiries.first().copied() {
-            if expires_at > now {
-                return;
-            }
-            self.remove(device_id, Reason::CredentialExpired);
-            // Also when the device is unknown, so that the loop ends.
-            self.expiries.remove(&(expires_at, device_id));
-        }
-    }
-
-    /// When [`Self::handle_timeout`] is due.
-    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.expiries.first().map(|(expires_at, _device_id)| *expires_at)
-    }
-
-    pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
     }
 
     fn admit_wireguard_device(&mut self, named: &WireguardDevice) {

@@ -102,3 +102,147 @@ impl BundleStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use adit_proto::{
+        ConnectorId, OrganisationId, Pin, Signed, SignedError, SigningKey, SiteId, Timestamp,
+        TokenType,
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_good_bundle_survives_a_restart() {
+        let world = World::new();
+        world.open().accept(&bundle(7).sign(1)).unwrap();
+        assert_eq!(world.open().held().unwrap().bundle().sequence, 7);
+    }
+
+    #[test]
+    fn an_older_bundle_is_refused_and_the_good_one_kept() {
+        let world = World::new();
+        let mut store = world.open();
+        store.accept(&bundle(7).sign(1)).unwrap();
+        let refused = store.accept(&bundle(6).sign(1)).err().unwrap();
+        assert!(matches!(refused, BundleRefused::Bundle(BundleError::Older { .. })));
+        assert_eq!(store.held().unwrap().bundle().sequence, 7);
+        drop(store);
+        assert_eq!(world.open().held().unwrap().bundle().sequence, 7);
+    }
+
+    #[test]
+    fn an_unsigned_or_foreign_bundle_is_refused() {
+        let world = World::new();
+        let mut store = world.open();
+        store.accept(&bundle(7).sign(1)).unwrap();
+        let foreign = store.accept(&bundle(8).sign(2)).err().unwrap();
+        assert!(matches!(
+            foreign,
+            BundleRefused::Bundle(BundleError::Signed(SignedError::UnknownKey))
+        ));
+        for broken in ["", "x.y.z", "{}"] {
+            assert!(store.accept(broken).is_err());
+        }
+        assert_eq!(store.held().unwrap().bundle().sequence, 7);
+    }
+
+    #[test]
+    fn a_bundle_for_another_connector_is_refused() {
+        let world = World::new();
+        let other = ConnectorId::from_uuid(Uuid::from_u128(99));
+        let stray = BundleToSign(Bundle { connector_id: other, ..bundle(7).0 });
+        assert!(world.open().accept(&stray.sign(1)).is_err());
+    }
+
+    #[test]
+    fn a_corrupt_file_is_as_none_until_the_control_plane_is_heard() {
+        let world = World::new();
+        world.open().accept(&bundle(7).sign(1)).unwrap();
+        fs::write(world.directory.path().join("bundle.jws"), "garbage").unwrap();
+        let mut store = world.open();
+        assert!(store.held().is_none());
+        store.accept(&bundle(8).sign(1)).unwrap();
+        drop(store);
+        assert_eq!(world.open().held().unwrap().bundle().sequence, 8);
+    }
+
+    #[test]
+    fn an_announced_key_may_sign_the_next_bundle() {
+        let world = World::new();
+        let mut store = world.open();
+        store.accept(&announcing(bundle(7), &[1, 2]).sign(1)).unwrap();
+        store.accept(&announcing(bundle(8), &[2]).sign(2)).unwrap();
+        let retired = store.accept(&announcing(bundle(9), &[1]).sign(1));
+        assert!(retired.is_err(), "a retired key signs no more");
+        drop(store);
+        assert_eq!(world.open().held().unwrap().bundle().sequence, 8);
+    }
+
+    struct World {
+        directory: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let world = Self { directory: tempfile::tempdir().unwrap() };
+            let membership = Membership {
+                url: "https://control.example:8443".to_owned(),
+                pin: Pin::from_spki(b"control plane"),
+                connector_id: ConnectorId::from_uuid(Uuid::nil()),
+                site_id: SiteId::from_uuid(Uuid::nil()),
+                organisation_id: OrganisationId::from_uuid(Uuid::nil()),
+                organisation_keys: vec![key(1).organisation_key()],
+            };
+            world.state().write_membership(&membership).unwrap();
+            world
+        }
+
+        fn state(&self) -> StateDir {
+            StateDir::try_open(self.directory.path()).unwrap()
+        }
+
+        fn open(&self) -> BundleStore {
+            let state = self.state();
+            let membership = state.read_membership().unwrap().unwrap();
+            BundleStore::open(state, membership)
+        }
+    }
+
+    struct BundleToSign(Bundle);
+
+    impl BundleToSign {
+        fn sign(self, seed: u8) -> String {
+            Signed::sign(self.0, TokenType::Bundle, &key(seed)).token().to_owned()
+        }
+    }
+
+    fn announcing(bundle: BundleToSign, seeds: &[u8]) -> BundleToSign {
+        let organisation_keys = seeds.iter().map(|seed| key(*seed).organisation_key()).collect();
+        BundleToSign(Bundle { organisation_keys, ..bundle.0 })
+    }
+
+    fn bundle(sequence: u64) -> BundleToSign {
+        BundleToSign(Bundle {
+            organisation_id: OrganisationId::from_uuid(Uuid::nil()),
+            connector_id: ConnectorId::from_uuid(Uuid::nil()),
+            site_id: SiteId::from_uuid(Uuid::nil()),
+            sequence,
+            issued_at: Timestamp::from_millis(0),
+            max_offline_s: 3600,
+            device_ranges: Vec::new(),
+            organisation_keys: vec![key(1).organisation_key()],
+            resources: Vec::new(),
+            policies: Vec::new(),
+            revocations: Vec::new(),
+            wireguard_devices: Vec::new(),
+        })
+    }
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&[seed; 32])
+    }
+}

@@ -106,3 +106,44 @@ impl Freshness {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::{Bundle, ConnectorId, OrganisationId, SiteId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_bundle_is_stale_after_its_time_and_live_again_on_contact() {
+        let held = Arc::new(Enforced::try_new(bundle(3600)).unwrap());
+        let at = |secs: i64| Timestamp::from_millis(secs * 1000);
+        let judged = |contact, now| judge(Some(&held), at(contact), at(now));
+        assert!(matches!(judged(0, 3600), Standing::Live(_)));
+        assert!(matches!(judged(0, 3601), Standing::Stale(_)));
+        assert!(matches!(judged(3601, 3602), Standing::Live(_)));
+    }
+
+    #[test]
+    fn without_a_bundle_there_is_nothing_to_judge() {
+        let now = Timestamp::from_millis(0);
+        assert!(matches!(judge(None, now, now), Standing::Waiting));
+    }
+
+    fn bundle(max_offline_s: u64) -> Bundle {
+        Bundle {
+            organisation_id: OrganisationId::from_uuid(Uuid::nil()),
+            connector_id: ConnectorId::from_uuid(Uuid::nil()),
+            site_id: SiteId::from_uuid(Uuid::nil()),
+            sequence: 1,
+            issued_at: Timestamp::from_millis(0),
+            max_offline_s,
+            device_ranges: Vec::new(),
+            organisation_keys: Vec::new(),
+            resources: Vec::new(),
+            policies: Vec::new(),
+            revocations: Vec::new(),
+            wireguard_devices: Vec::new(),
+        }
+    }
+}

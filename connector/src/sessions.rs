@@ -148,9 +148,21 @@ impl Registry {
     async fn handle_standing(&mut self) -> Result<(), Stopped> {
         let standing = self.standing.borrow_and_update().clone();
         self.data_plane.command(Command::Enforce(standing.clone())).await?;
-        self.admission.handle_standing(standing);
+        let rights_changed = self.admission.handle_standing(standing);
         self.carry_out().await?;
+        if rights_changed {
+            self.invite_to_refresh();
+        }
         Ok(())
+    }
+
+    /// What a laptop may see has perhaps changed; it learns of that without a stream of its own.
+    fn invite_to_refresh(&self) {
+        for outbox in self.outboxes.values() {
+            // Where there is no room, the client asks by itself sooner or later.
+            let _full: Result<(), _> =
+                outbox.try_send(Directive::Send(ConnectorMessage::RefreshNow));
+        }
     }
 
     async fn handle_own_addresses(&mut self) -> Result<(), Stopped> {
