@@ -83,6 +83,12 @@ impl Host {
         })
     }
 
+    /// Starts a TCP server that sends forever, about two megabytes a second.
+    #[track_caller]
+    pub fn tcp_pacer(&self, ip: &str) -> Server {
+        listen(self.probe("tcp-serve").args(["--bind", ip, "--mode", "pace"]))
+    }
+
     /// Starts a UDP server that sends back what it gets.
     #[track_caller]
     pub fn udp_echo(&self, ip: &str) -> Server {
@@ -165,6 +171,15 @@ impl Host {
         self.probe("send-raw")
             .args(["--interface", interface, "--from", &from.to_string(), "--to", &to.to_string()])
             .args(["--payload", payload])
+            .check();
+    }
+
+    /// As [`Self::send_spoofed`], but sends the SYN of a TCP connection.
+    #[track_caller]
+    pub fn send_syn(&self, interface: &str, from: SocketAddr, to: SocketAddr) {
+        self.probe("send-raw")
+            .args(["--interface", interface, "--from", &from.to_string(), "--to", &to.to_string()])
+            .arg("--syn")
             .check();
     }
 

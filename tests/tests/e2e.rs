@@ -1,6 +1,26 @@
 //! End-to-end tests, one module per behaviour. One binary, because linking many is slow.
 
+#[path = "e2e/agreement.rs"]
+mod agreement;
+#[path = "e2e/api_conformance.rs"]
+mod api_conformance;
+#[path = "e2e/durability.rs"]
+mod durability;
 #[path = "e2e/flows.rs"]
 mod flows;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/peers.rs"]
+mod peers;
+#[path = "e2e/policy.rs"]
+mod policy;
+#[path = "e2e/revocation.rs"]
+mod revocation;
+#[path = "e2e/attacks.rs"]
+mod attacks;
+#[path = "e2e/restarts.rs"]
+mod restarts;
+#[path = "e2e/transfers.rs"]
+mod transfers;
+#[path = "e2e/bad_input.rs"]
+mod bad_input;

@@ -33,6 +33,12 @@ impl Client {
         &self.process
     }
 
+    /// Returns where the daemon's socket is, as seen on its host.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.host)
+    }
+
     /// Starts the daemon again, with the same state.
     #[track_caller]
     pub fn restart(&mut self) {

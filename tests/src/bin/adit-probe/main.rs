@@ -1,11 +1,15 @@
 //! What the end-to-end tests need inside a host. Prints JSON lines, see [`event::print()`].
 
+mod access;
+mod agreement;
 mod download;
+mod durability;
 mod event;
 mod hold;
 mod http;
 mod packet_socket;
 mod raw;
+mod replay;
 mod serve;
 mod sniff;
 mod transfer;
@@ -36,10 +40,18 @@ enum Cli {
     Download(transfer::Args),
     /// Upload pseudo-random bytes and compare checksums.
     Upload(transfer::Args),
+    /// Send what others send once more.
+    Replay(replay::Args),
     /// Send a packet with any source address.
     SendRaw(raw::Args),
     /// Count packets that contain a marker.
     Sniff(sniff::Args),
+    /// Keep connections until nothing comes any more.
+    UseAccess(access::Args),
+    /// Kill a control plane again and again while it is written to.
+    Durability(durability::Args),
+    /// Ask control plane and connector the same questions, and decide them alone.
+    Agreement(agreement::Args),
     /// Make a world and keep it until killed.
     HoldWorld,
 }
@@ -66,8 +78,12 @@ fn main() -> ExitCode {
         Cli::TransferServe(args) => transfer::serve(&args),
         Cli::Download(args) => transfer::download(&args),
         Cli::Upload(args) => transfer::upload(&args),
+        Cli::Replay(args) => replay::run(args),
         Cli::SendRaw(args) => raw::run(&args),
         Cli::Sniff(args) => sniff::run(&args),
+        Cli::UseAccess(args) => access::run(&args),
+        Cli::Durability(args) => durability::run(&args),
+        Cli::Agreement(args) => agreement::run(&args),
         Cli::HoldWorld => hold::run(),
     };
 

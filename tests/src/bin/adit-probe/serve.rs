@@ -3,6 +3,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -28,6 +29,8 @@ enum Mode {
     Echo,
     /// Send the marker forever.
     Send,
+    /// Send the marker forever, about two megabytes a second.
+    Pace,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -43,6 +46,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             let result = match args.mode {
                 Mode::Echo => echo(&stream, &mut sent),
                 Mode::Send => send(&stream, &chunk, &mut sent),
+                Mode::Pace => pace(&stream, &chunk, &mut sent),
             };
             let how = result.map_or_else(|e| event::name_of(&e), |()| "eof".to_owned());
             event::print("closed", json!({ "peer": peer.to_string(), "sent": sent, "how": how }));
@@ -75,5 +79,14 @@ fn send(mut stream: &TcpStream, chunk: &[u8], sent: &mut u64) -> io::Result<()> 
     loop {
         stream.write_all(chunk)?;
         *sent += chunk.len() as u64;
+    }
+}
+
+fn pace(mut stream: &TcpStream, chunk: &[u8], sent: &mut u64) -> io::Result<()> {
+    let chunk = &chunk[..chunk.len().min(4096)];
+    loop {
+        stream.write_all(chunk)?;
+        *sent += chunk.len() as u64;
+        thread::sleep(Duration::from_millis(2));
     }
 }
