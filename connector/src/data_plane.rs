@@ -283,12 +283,21 @@ impl Carrier {
                 self.forwarder.handle_malformed();
                 continue;
             };
-            if let Service::Send(peer) = self.forwarder.handle_service_packet(&packet, now) {
-                self.send_to(peer, packet.bytes(), now);
+            match self.forwarder.handle_service_packet(&packet, now) {
+                Service::Send(peer) => self.send_to(peer, packet.bytes(), now),
+                Service::Orphan => self.handle_orphan(&packet, now),
+                Service::Drop => {}
             }
         }
         self.flush(now);
         Ok(())
+    }
+
+    fn handle_orphan(&mut self, packet: &Packet<'_>, now: Now) {
+        let Some(owner) = self.tunnel.owner_of(packet.destination()) else { return };
+        if let Some(probe) = self.forwarder.probe(owner, packet, now) {
+            self.send_to(owner, probe.bytes(), now);
+        }
     }
 
     fn send_to(&mut self, peer: PeerId, packet: &[u8], now: Now) {

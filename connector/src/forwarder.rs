@@ -1,6 +1,7 @@
 //! Decides about every packet: a state machine without input and output.
 
 mod denials;
+mod probe;
 mod reset;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,8 @@ use adit_policy::{Authorization, Denial, Subject};
 use adit_proto::{DeviceId, FlowTuple, PolicyId, Reason, ResourceId, Timestamp, UserId, Verdict};
 use adit_tunnel::{Packet, PeerId, Refusal, Transport, refuse};
 
-use self::denials::RecentDenials;
-pub(crate) use self::reset::Reset;
+use self::{denials::RecentDenials, probe::RecentProbes};
+pub(crate) use self::{probe::Probe, reset::Reset};
 use crate::{
     clock::Now,
     enforced::{Standing, destination_of},
@@ -40,6 +41,9 @@ pub(crate) enum Inner<'f> {
 pub(crate) enum Service {
     /// It goes to this device.
     Send(PeerId),
+    /// It ends here, but may be of a connection that a restart made us forget: see
+    /// [`Forwarder::probe`].
+    Orphan,
     /// It ends here.
     Drop,
 }
@@ -99,6 +103,7 @@ pub(crate) struct Forwarder {
     devices: HashMap<PeerId, Device>,
     flows: FlowTable,
     recent_denials: RecentDenials,
+    recent_probes: RecentProbes,
     /// Grows with every change of policy or of a subject.
     generation: u64,
     policy_generation: u64,
@@ -130,6 +135,7 @@ impl Forwarder {
             devices: HashMap::new(),
             flows: FlowTable::new(limits),
             recent_denials: RecentDenials::default(),
+            recent_probes: RecentProbes::default(),
             generation: 0,
             policy_generation: 0,
             sweep: Sweep { place: 0, due: now.monotonic + SWEEP_INTERVAL },
@@ -238,9 +244,30 @@ impl Forwarder {
             }
             Err(reason) => {
                 self.count_drop(reason);
-                Service::Drop
+                let goes_on = packet
+                    .tcp_flags()
+                    .is_some_and(|flags| flags.ack() && !flags.syn() && !flags.rst());
+                if goes_on && reason == Reason::FlowUnknown {
+                    Service::Orphan
+                } else {
+                    Service::Drop
+                }
             }
         }
+    }
+
+    /// What to send to the owner of an orphan's destination.
+    ///
+    /// Nothing that a service sends passes before the device itself has sent something, which is
+    /// then decided about like any new flow. But when a restart comes in the middle of a download
+    /// the device has nothing to send, so it is asked.
+    pub(crate) fn probe(&mut self, owner: PeerId, orphan: &Packet<'_>, now: Now) -> Option<Probe> {
+        let tuple = orphan.flow()?.reversed();
+        if !self.recent_probes.is_due(tuple, now.monotonic) {
+            return None;
+        }
+        self.decide(owner, &tuple, now).ok()?;
+        Probe::try_new(orphan)
     }
 
     /// Looks at the next flows in the row: ends the silent ones, decides the outdated ones anew.
@@ -256,6 +283,7 @@ impl Forwarder {
         for _ in 0..SWEPT_AT_ONCE {
             if self.sweep.place >= self.flows.slots() {
                 self.recent_denials.expire(now.monotonic);
+                self.recent_probes.expire(now.monotonic);
                 self.sweep = Sweep { place: 0, due: now.monotonic + SWEEP_INTERVAL };
                 return;
             }

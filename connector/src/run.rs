@@ -55,7 +55,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             let token_file = config.token_file.as_deref();
             tokio::select! {
                 joined = control::join(token_file, &key, wireguard_public_key, &state) => joined?,
-                () = shutdown.wait() => return Ok(()),
+                _stop = shutdown.wait() => return Ok(()),
             }
         }
     };
@@ -150,7 +150,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
                 forwards.send_replace(true);
             }
             tokio::select! {
-                () = shutdown.wait() => return Ok(()),
+                stop = shutdown.wait() => return Ok(stop),
                 changed = standing_seen.changed() => changed.context("lost sight of the bundle")?,
                 end = &mut data_plane_end => {
                     let _path = end
@@ -165,7 +165,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             }
         }
     };
-    let result: anyhow::Result<()> = running.await;
+    let result: anyhow::Result<Stop> = running.await;
 
     /// For the sessions to be told, and for the last access events.
     const DRAIN_TIME: Duration = Duration::from_secs(3);
@@ -179,13 +179,24 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     // The interface keeps its name, and with it the table, from another process until the end.
     let interface = tokio::time::timeout(DRAIN_TIME, stopped).await;
-    forwarding.remove().await;
+    if let Ok(Stop::ForGood) = result {
+        forwarding.remove().await;
+    }
     drop(interface);
     if tokio::time::timeout(DRAIN_TIME, &mut uploading).await.is_err() {
         warn!("Some access events could not be delivered before the end");
     }
     info!("Stopped");
-    result
+    result.map(|_stop| ())
+}
+
+/// Why the connector is told to stop.
+enum Stop {
+    /// SIGTERM: by a service manager, which perhaps starts it again. The rules stay in the kernel,
+    /// so that connections go on.
+    Restart,
+    /// SIGINT: by a person. Nothing stays behind.
+    ForGood,
 }
 
 /// SIGTERM and SIGINT.
@@ -203,10 +214,10 @@ impl Shutdown {
         })
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self) -> Stop {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Stop::Restart,
+            _ = self.interrupt.recv() => Stop::ForGood,
         }
     }
 }

@@ -19,7 +19,9 @@ fn table(interface: &str) -> String {
 
 /// Puts the table in place in one transaction, whatever was there before.
 ///
-/// Connection tracking is not flushed, so connections survive a restart of the connector.
+/// Connection tracking is not flushed, and the table outlives the process, so connections survive a
+/// restart. Meanwhile nothing for a device may take another way than the tunnel, such as the default
+/// route, and at no time may a neighbour pose as a device.
 pub(super) fn ruleset(interface: &str, source_nat: SourceNat, device_ranges: &[IpNet]) -> String {
     /// IP and TCP headers without options.
     const IPV4_HEADERS: u16 = 40;
@@ -31,14 +33,21 @@ pub(super) fn ruleset(interface: &str, source_nat: SourceNat, device_ranges: &[I
         SourceNat::On => device_ranges
             .iter()
             .map(|range| {
-                let family = match range {
-                    IpNet::V4(_) => "ip",
-                    IpNet::V6(_) => "ip6",
-                };
+                let family = family(range);
                 format!("    {family} saddr {range} oifname != \"{interface}\" masquerade\n")
             })
             .collect(),
     };
+    let guard: String = device_ranges
+        .iter()
+        .map(|range| {
+            let family = family(range);
+            format!(
+                "    {family} daddr {range} oifname != \"{interface}\" drop\n\
+                 \x20   {family} saddr {range} iifname != \"{interface}\" drop\n"
+            )
+        })
+        .collect();
     let segment_size: String = [("ipv4", MTU - IPV4_HEADERS), ("ipv6", MTU - IPV6_HEADERS)]
         .iter()
         .flat_map(|(family, size)| {
@@ -58,6 +67,7 @@ pub(super) fn ruleset(interface: &str, source_nat: SourceNat, device_ranges: &[I
          \x20   type filter hook forward priority mangle; policy accept;\n\
          \x20   iifname \"{interface}\" tcp flags syn tcp option maxseg size set rt mtu\n\
          {segment_size}\
+         {guard}\
          \x20 }}\n\
          \x20 chain postrouting {{\n\
          \x20   type nat hook postrouting priority srcnat; policy accept;\n\
@@ -65,6 +75,13 @@ pub(super) fn ruleset(interface: &str, source_nat: SourceNat, device_ranges: &[I
          \x20 }}\n\
          }}\n"
     )
+}
+
+const fn family(range: &IpNet) -> &'static str {
+    match range {
+        IpNet::V4(_) => "ip",
+        IpNet::V6(_) => "ip6",
+    }
 }
 
 /// Takes the table away.
@@ -117,10 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn device_ranges_are_masqueraded_except_among_themselves() {
+    fn device_ranges_are_masqueraded_and_take_no_other_way() {
         let script = ruleset("adit-conn0", SourceNat::On, &ranges());
         assert!(script.contains("ip saddr 100.80.0.0/12 oifname != \"adit-conn0\" masquerade"));
         assert!(script.contains("ip6 saddr fd00:1::/48 oifname != \"adit-conn0\" masquerade"));
+        assert!(script.contains("ip daddr 100.80.0.0/12 oifname != \"adit-conn0\" drop"));
         assert!(script.starts_with("add table inet adit_adit_conn0\ndelete table"));
     }
 

@@ -153,7 +153,7 @@ fn a_narrowed_policy_cuts_that_flow_and_keeps_the_other() {
     // Nothing is sent: the sweep alone finds it.
     world.timeout();
     assert_eq!(world.verdicts(), [(Verdict::Cut, Reason::NoPolicyPermits)]);
-    assert_eq!(world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, ACK)), Service::Drop);
+    assert_eq!(world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, ACK)), Service::Orphan);
     let other = tcp(DATABASE, LAPTOP, 5432, 4000, SYN_ACK);
     assert_eq!(world.service_sends(&other), Service::Send(world.laptop));
 }
@@ -205,7 +205,7 @@ fn a_removed_device_loses_its_flows_and_no_other() {
 
     world.forwarder.remove_device(world.laptop, Reason::DeviceRevoked, now);
     assert_eq!(world.verdicts(), [(Verdict::Cut, Reason::DeviceRevoked)]);
-    assert_eq!(world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, ACK)), Service::Drop);
+    assert_eq!(world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, ACK)), Service::Orphan);
     assert_eq!(world.service_sends(&tcp(WEB, PHONE, 80, 4000, ACK)), Service::Send(phone));
 }
 
@@ -240,7 +240,7 @@ fn return_traffic_without_a_flow_is_dropped() {
     let mut world = World::permitting_web();
     for packet in [
         tcp(WEB, LAPTOP, 80, 4000, SYN),
-        tcp(WEB, LAPTOP, 80, 4000, ACK),
+        tcp(WEB, LAPTOP, 80, 4000, RST),
         udp(WEB, LAPTOP, 53, 4000),
         echo(WEB, LAPTOP, true),
         echo(WEB, LAPTOP, false),
@@ -334,6 +334,32 @@ fn a_connection_from_before_a_restart_goes_on() {
     let mut world = World::permitting_web();
     world.tcp_from_device(WEB, 80, ACK).assert_forwarded();
     world.tcp_from_device(WEB, 81, RST).assert_dropped();
+}
+
+#[test]
+fn a_device_is_asked_about_a_download_from_before_a_restart() {
+    let mut world = World::permitting_web();
+    let segment = segment(WEB, LAPTOP, (80, 4000), (500, 101, ACK), &[7; 100]);
+    let orphan = Packet::try_parse(&segment).unwrap();
+    let (laptop, now) = (world.laptop, world.now);
+    assert_eq!(world.forwarder.handle_service_packet(&orphan, now), Service::Orphan);
+    let probe = world.forwarder.probe(laptop, &orphan, now).unwrap();
+    let probe = Packet::try_parse(probe.bytes()).unwrap();
+    assert_eq!((probe.flow(), probe.payload_len()), (orphan.flow(), 0));
+    assert_eq!(probe.bytes()[24..28], 499_u32.to_be_bytes());
+    assert!(world.forwarder.probe(laptop, &orphan, now).is_none(), "asked twice at once");
+
+    // The device acknowledges, and so the service's next packet belongs to a flow.
+    world.tcp_from_device(WEB, 80, ACK).assert_forwarded();
+    assert_eq!(world.service_sends(&segment), Service::Send(laptop));
+}
+
+#[test]
+fn nobody_is_asked_about_what_policy_denies() {
+    let mut world = World::permitting_web();
+    let segment = segment(DATABASE, LAPTOP, (5432, 4000), (500, 101, ACK), &[7; 100]);
+    let orphan = Packet::try_parse(&segment).unwrap();
+    assert!(world.forwarder.probe(world.laptop, &orphan, world.now).is_none());
 }
 
 #[test]
