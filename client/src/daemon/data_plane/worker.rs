@@ -1,0 +1,409 @@
+//! The data plane's thread.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd as _,
+    sync::mpsc as std_mpsc,
+    time::{Duration, Instant},
+};
+
+use adit_proto::{Protocol, WireguardPublicKey};
+use adit_tunnel::{
+    Endpoint, MAX_PACKET_LEN, Packet, PeerConfig, PeerStatus, ReceiveBatch, Received, Refusal,
+    Sealed, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, UpsertError, Waiter,
+    WireguardSecret, refuse,
+};
+use anyhow::Context as _;
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+
+use super::{Command, DataPlaneEvent};
+use crate::daemon::event::Event;
+
+/// boringtun's clock moves only when it is asked to, at least this often (its `update_timers`).
+const TICK: Duration = Duration::from_millis(250);
+
+/// NAT mappings of UDP live at least 30 s on most devices; WireGuard's own documentation
+/// recommends 25.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+
+/// WireGuard's REJECT_AFTER_TIME: a session without a new handshake carries nothing after it. With
+/// keepalives there is a handshake every two minutes.
+const SILENT_AFTER: Duration = Duration::from_secs(180);
+
+/// How often handshakes are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Packets and batches taken from one side before the other has its turn.
+const TUN_BUDGET: usize = 128;
+const UDP_BUDGET: usize = 8;
+
+/// Both ends of the thread's other side.
+pub(super) struct Channels {
+    pub(super) commands: std_mpsc::Receiver<Command>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// The thread's own state.
+pub(super) struct Worker {
+    tun: TunDevice,
+    udp: UdpSocket,
+    tunnel: Tunnel,
+    addresses: Vec<IpAddr>,
+    commands: std_mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    /// Events for which the loop had no room yet; bounded by handshakes, which are rare.
+    unsent: VecDeque<DataPlaneEvent>,
+    drops: Drops,
+    endpoints: Vec<(WireguardPublicKey, SocketAddr)>,
+    /// Peers whose silence is known.
+    silent: Vec<WireguardPublicKey>,
+    next_look: Instant,
+}
+
+/// Packets that went nowhere, by reason.
+#[derive(Debug, Default)]
+struct Drops {
+    /// Toward a prefix without a connector.
+    no_peer: u64,
+    /// From the interface, but no IP packet that can be carried.
+    malformed: u64,
+    /// From a connector to an address that is not ours.
+    not_ours: u64,
+    /// The kernel's queue toward the network was full.
+    udp_full: u64,
+    /// Our own datagrams, routed back into the tunnel.
+    looped: u64,
+    /// The interface's queue was full.
+    tun_full: u64,
+}
+
+impl Worker {
+    pub(super) fn new(
+        tun: TunDevice,
+        udp: UdpSocket,
+        secret: WireguardSecret,
+        addresses: Vec<IpAddr>,
+        channels: Channels,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            tun,
+            udp,
+            tunnel: Tunnel::new(secret, now),
+            addresses,
+            commands: channels.commands,
+            events: channels.events,
+            unsent: VecDeque::new(),
+            drops: Drops::default(),
+            endpoints: Vec::new(),
+            silent: Vec::new(),
+            next_look: now,
+        }
+    }
+
+    pub(super) fn run(mut self, waiter: &Waiter) {
+        let outcome = self.turn_until_stopped(waiter);
+        tracing::debug!(drops = ?self.drops, "Data plane ends");
+        if let Err(error) = outcome {
+            tracing::error!(error = format!("{error:#}"), "Data plane failed");
+            let event = DataPlaneEvent::Failed(format!("{error:#}"));
+            let _ = self.events.blocking_send(Event::DataPlane(event));
+        }
+    }
+
+    fn turn_until_stopped(&mut self, waiter: &Waiter) -> anyhow::Result<()> {
+        let mut packet = vec![0; MAX_PACKET_LEN];
+        let mut datagram = vec![0; Tunnel::BUFFER_LEN];
+        let mut batch = ReceiveBatch::new();
+        loop {
+            let now = Instant::now();
+            let tick = now + TICK;
+            let deadline = self.tunnel.poll_timeout().map_or(tick, |timeout| timeout.min(tick));
+            let (tun, udp) = (self.tun.as_fd(), self.udp.as_fd());
+            let ready = waiter
+                .wait(Some(tun), Some(udp), Some(deadline), now)
+                .context("failed to wait for packets")?;
+            let now = Instant::now();
+            if ready.woken && !self.handle_commands(now) {
+                return Ok(());
+            }
+            if ready.udp {
+                self.handle_udp(&mut batch, &mut packet, now)?;
+            }
+            if ready.tun {
+                self.handle_tun(&mut packet, &mut datagram, now)?;
+            }
+            self.tunnel.handle_timeout(now);
+            if now >= self.next_look {
+                self.next_look = now + LOOK_INTERVAL;
+                self.look_for_silence(now);
+            }
+            self.flush();
+        }
+    }
+
+    /// Tells of each peer once when it falls silent.
+    fn look_for_silence(&mut self, now: Instant) {
+        let peers = self.tunnel.peers().filter_map(|peer| self.tunnel.status(peer));
+        let silent: Vec<WireguardPublicKey> = peers
+            .filter(|peer| {
+                peer.last_handshake
+                    .is_some_and(|at| now.saturating_duration_since(at) >= SILENT_AFTER)
+            })
+            .map(|peer| peer.public_key)
+            .collect();
+        for public_key in &silent {
+            if !self.silent.contains(public_key) {
+                self.unsent.push_back(DataPlaneEvent::Silent { public_key: *public_key });
+            }
+        }
+        self.silent = silent;
+    }
+
+    /// Returns false when the thread is to end.
+    fn handle_commands(&mut self, now: Instant) -> bool {
+        loop {
+            let command = match self.commands.try_recv() {
+                Ok(command) => command,
+                Err(std_mpsc::TryRecvError::Empty) => return true,
+                Err(std_mpsc::TryRecvError::Disconnected) => return false,
+            };
+            match command {
+                Command::Upsert { public_key, endpoint, prefixes } => {
+                    self.upsert(public_key, endpoint, prefixes, now);
+                }
+                Command::Initiate { public_key } => {
+                    if let Some(peer) = self.tunnel.peer_of(&public_key) {
+                        self.tunnel.initiate_handshake(peer, now);
+                    }
+                }
+                Command::Remove { public_key } => {
+                    self.endpoints.retain(|(key, _)| *key != public_key);
+                    if let Some(peer) = self.tunnel.peer_of(&public_key) {
+                        self.tunnel.remove(peer);
+                    }
+                }
+                Command::SetAddresses(addresses) => self.addresses = addresses,
+                Command::Statuses(reply) => {
+                    let peers: Vec<_> = self.tunnel.peers().collect();
+                    let statuses =
+                        peers.into_iter().filter_map(|peer| self.tunnel.status(peer)).collect();
+                    let _ = reply.send(statuses);
+                }
+                Command::Stop => return false,
+            }
+        }
+    }
+
+    fn upsert(
+        &mut self,
+        public_key: WireguardPublicKey,
+        endpoint: SocketAddr,
+        mut prefixes: Vec<IpNet>,
+        now: Instant,
+    ) {
+        loop {
+            let config = PeerConfig {
+                public_key,
+                allowed_ips: prefixes.clone(),
+                endpoint: Some(endpoint),
+                keepalive: Some(KEEPALIVE),
+            };
+            match self.tunnel.upsert(config, now) {
+                Ok(peer) => {
+                    self.endpoints.retain(|(key, _)| *key != public_key);
+                    self.endpoints.push((public_key, endpoint));
+                    self.tunnel.initiate_handshake(peer, now);
+                    return;
+                }
+                Err(UpsertError::PrefixTaken { prefix, owner }) if prefixes.contains(&prefix) => {
+                    tracing::warn!(%prefix, %owner, "Prefix stays with another connector");
+                    prefixes.retain(|held| *held != prefix);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, %endpoint, "Connector cannot be a peer");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn handle_udp(
+        &mut self,
+        batch: &mut ReceiveBatch,
+        packet: &mut [u8],
+        now: Instant,
+    ) -> anyhow::Result<()> {
+        for _ in 0..UDP_BUDGET {
+            if !self.udp.receive(batch).context("failed to receive from the network")? {
+                break;
+            }
+            for datagram in batch.datagrams() {
+                // Without our own address: after a change of network it would be the wrong one to
+                // answer from, and here the kernel knows better.
+                let from = Endpoint::from(datagram.from.remote());
+                let received = self.tunnel.handle_datagram(from, datagram.bytes, packet, now);
+                match received {
+                    Received::Packet { packet, .. } => {
+                        let Ok(parsed) = Packet::try_parse(packet) else {
+                            self.drops.malformed += 1;
+                            continue;
+                        };
+                        // This machine may forward packets; a connector must not use it to reach
+                        // others.
+                        if !self.addresses.contains(&parsed.destination()) {
+                            self.drops.not_ours += 1;
+                            continue;
+                        }
+                        write(&self.tun, parsed.bytes(), &mut self.drops)?;
+                    }
+                    Received::Consumed => {}
+                    Received::Dropped { reason, .. } => {
+                        tracing::trace!(reason = reason.code(), "Dropped a datagram");
+                    }
+                }
+            }
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn handle_tun(
+        &mut self,
+        packet: &mut [u8],
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> anyhow::Result<()> {
+        for _ in 0..TUN_BUDGET {
+            let read = self.tun.read_packet(packet).context("failed to read from the interface")?;
+            let Some(bytes) = read else {
+                break;
+            };
+            let destination = match destination(bytes) {
+                Some(destination) => destination,
+                None => {
+                    self.drops.malformed += 1;
+                    continue;
+                }
+            };
+            if self.is_our_own(destination, bytes) {
+                self.drops.looped += 1;
+                continue;
+            }
+            let Some(peer) = self.tunnel.owner_of(destination) else {
+                self.drops.no_peer += 1;
+                if let Ok(packet) = Packet::try_parse(bytes)
+                    && let Some(answer) = refuse(&packet, Refusal::Prohibited, None)
+                {
+                    write(&self.tun, &answer, &mut self.drops)?;
+                }
+                continue;
+            };
+            match self.tunnel.seal(peer, bytes, datagram, now) {
+                Sealed::Datagram { to, bytes } => match self.udp.send(to, bytes) {
+                    SendOutcome::Sent => {}
+                    SendOutcome::Full | SendOutcome::TooBig | SendOutcome::Unreachable => {
+                        self.drops.udp_full += 1;
+                    }
+                },
+                Sealed::Waiting => {}
+                Sealed::Dropped(reason) => {
+                    tracing::trace!(reason = reason.code(), "Dropped a packet");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a packet is one that this socket has sent: the way outside is gone for a moment, and
+    /// sealing it again would never end.
+    fn is_our_own(&self, destination: IpAddr, packet: &[u8]) -> bool {
+        self.endpoints.iter().any(|(_, endpoint)| endpoint.ip() == destination)
+            && Packet::try_parse(packet).ok().and_then(|packet| packet.flow()).is_some_and(|flow| {
+                flow.protocol == Protocol::Udp
+                    && flow.source_port == self.udp.local_address().port()
+            })
+    }
+
+    fn flush(&mut self) {
+        while let Some(transmit) = self.tunnel.poll_transmit() {
+            match self.udp.send(transmit.to, &transmit.bytes) {
+                SendOutcome::Sent => {}
+                SendOutcome::Full | SendOutcome::TooBig | SendOutcome::Unreachable => {
+                    self.drops.udp_full += 1;
+                }
+            }
+        }
+        while let Some(event) = self.tunnel.poll_event() {
+            match event {
+                TunnelEvent::Established { peer } => {
+                    if let Some(PeerStatus { public_key, .. }) = self.tunnel.status(peer) {
+                        self.unsent.push_back(DataPlaneEvent::Established { public_key });
+                    }
+                }
+                TunnelEvent::Roamed { .. } => {}
+            }
+        }
+        while let Some(event) = self.unsent.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(Event::DataPlane(event))) =
+                self.events.try_send(Event::DataPlane(event))
+            {
+                self.unsent.push_front(event);
+                return;
+            }
+        }
+    }
+}
+
+fn write(tun: &TunDevice, packet: &[u8], drops: &mut Drops) -> anyhow::Result<()> {
+    match tun.write_packet(packet) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            drops.tun_full += 1;
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            drops.malformed += 1;
+            Ok(())
+        }
+        Err(error) => Err(error).context("failed to write to the interface"),
+    }
+}
+
+/// Where a packet goes; fragments and unknown protocols are the connector's to judge.
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => packet.get(16..20)?.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
+        6 => packet.get(24..40)?.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_destination_is_where_the_header_has_it() {
+        let mut packet = [0; 40];
+        packet[0] = 0x45;
+        packet[16..20].copy_from_slice(&[10, 9, 0, 2]);
+        assert_eq!(destination(&packet), Some("10.9.0.2".parse().unwrap()));
+
+        packet[0] = 0x60;
+        packet[39] = 1;
+        packet[24..39].fill(0);
+        assert_eq!(destination(&packet), Some("::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_packet_cut_short_goes_nowhere() {
+        assert_eq!(destination(&[]), None);
+        assert_eq!(destination(&[0x45; 19]), None);
+        assert_eq!(destination(&[0x60; 39]), None);
+        assert_eq!(destination(&[0x00; 40]), None);
+    }
+}
