@@ -136,7 +136,7 @@ impl Control {
         was_connected: &mut bool,
     ) -> Result<(), ControlPlaneError> {
         /// Comments keep the stream alive and errors end it, so an open stream is contact.
-        const CONTACT_INTERVAL: Duration = Duration::from_secs(5);
+        const CONTACT_INTERVAL: Duration = Duration::from_millis(500);
 
         // Before the report, which only matters to people: what is enforced comes first.
         self.fetch().await?;

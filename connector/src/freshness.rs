@@ -69,6 +69,11 @@ impl Freshness {
                         return;
                     }
                 }
+                changed = self.last_contact.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
                 () = tokio::time::sleep(TICK) => {}
             }
         }

@@ -6,7 +6,6 @@ use std::{
 };
 
 use adit_tunnel::{KeyPair, SessionListener, UdpError, UdpSocket};
-use anyhow::Context as _;
 
 use crate::own_addresses::OwnAddresses;
 
@@ -22,7 +21,7 @@ pub(crate) fn bind(
     loop {
         attempt += 1;
         let listener =
-            SessionListener::try_bind(address, key).with_context(|| tcp_hint(address))?;
+            SessionListener::try_bind(address, key).map_err(|error| explained(address, error))?;
         match UdpSocket::try_bind(listener.local_address()) {
             Ok(udp) => return Ok((listener, udp)),
             Err(UdpError::InUse { .. }) if address.port() == 0 && attempt < ATTEMPTS => {}
@@ -31,19 +30,31 @@ pub(crate) fn bind(
     }
 }
 
-fn tcp_hint(address: SocketAddr) -> String {
-    format!("failed to listen on tcp {address}; if it is in use, choose another with --listen")
+/// Says what to do about an address that cannot be listened on.
+fn explained(address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let (ip, port) = (address.ip(), address.port());
+    let kind = error.kind();
+    let advice = if kind == io::ErrorKind::AddrInUse {
+        format!(
+            "tcp port {port} is in use on {ip}; stop the program that holds it or choose another \
+             port"
+        )
+    } else if kind == io::ErrorKind::PermissionDenied {
+        format!(
+            "no permission to listen on tcp {address}; run as root or with CAP_NET_BIND_SERVICE"
+        )
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        format!("{ip} is not an address of this host")
+    } else {
+        format!("failed to listen on tcp {address}")
+    };
+    anyhow::Error::new(error).context(advice)
 }
 
-/// Says what went wrong with the metrics address.
 pub(crate) async fn bind_metrics(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
-    let bound: io::Result<_> = tokio::net::TcpListener::bind(address).await;
-    bound.with_context(|| {
-        format!(
-            "failed to listen on tcp {address} for metrics; if it is in use, choose another with \
-             --metrics-listen"
-        )
-    })
+    tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| explained(address, error).context("failed to serve metrics"))
 }
 
 /// Where clients may find a connector that was not told what to advertise.

@@ -52,6 +52,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let membership = match state.read_membership()? {
         Some(membership) => membership,
         None => {
+            // A full disk is better found before the token is used up.
+            state.write_last_contact(SystemTime::now().into())?;
             let token_file = config.token_file.as_deref();
             tokio::select! {
                 joined = control::join(token_file, &key, wireguard_public_key, &state) => joined?,
@@ -106,11 +108,15 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         last_contact: contact,
         etag: None,
     };
-    let freshness =
-        Freshness { state, held: held_seen, last_contact: contact_seen.clone(), standing };
+    let freshness = Freshness {
+        state: state.clone(),
+        held: held_seen,
+        last_contact: contact_seen.clone(),
+        standing,
+    };
     let health = Health {
         standing: standing_seen.clone(),
-        last_contact: contact_seen,
+        last_contact: contact_seen.clone(),
         data_plane: data_plane_metrics.clone(),
         sessions: session_count_seen,
         events: event_counters_seen,
@@ -183,6 +189,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         forwarding.remove().await;
     }
     drop(interface);
+    if let Err(error) = state.write_last_contact(*contact_seen.borrow()) {
+        let error: &dyn std::error::Error = &error;
+        warn!(error, "Failed to note when the control plane was last heard");
+    }
     if tokio::time::timeout(DRAIN_TIME, &mut uploading).await.is_err() {
         warn!("Some access events could not be delivered before the end");
     }
