@@ -80,7 +80,12 @@ pub(super) async fn run(arguments: Arguments, socket: &Path) -> Result<Verdict, 
     let mut best: Option<(Answer, Explanation)> = None;
     for destination in addresses {
         let request = Request::Explain { destination, port, protocol };
-        let answer = connection::ask(&request, socket, Duration::ZERO).await?;
+        let answer = match connection::ask(&request, socket, Duration::ZERO).await {
+            Ok(answer) => answer,
+            // One address of a name is enough.
+            Err(_error) if best.is_some() => continue,
+            Err(error) => return Err(error),
+        };
         let Response::Explanation(explanation) = &answer.response else {
             return Err(connection::unexpected());
         };

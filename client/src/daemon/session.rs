@@ -101,11 +101,22 @@ async fn run(
     let lost = |error: SessionError| SessionEnd::Lost(chain(&error));
 
     sender.send(&ClientMessage::Present { credential: parts.credential }).await.map_err(lost)?;
-    let answer = timeout(ADMISSION_TIMEOUT, receiver.next())
-        .await
-        .map_err(|_elapsed| SessionEnd::Lost("the connector did not answer".to_owned()))?
-        .ok_or_else(|| SessionEnd::Lost("the connector closed the channel".to_owned()))?
-        .map_err(lost)?;
+    let tell = async |event| {
+        let told = events.send(Event::Session { attempt, event }).await;
+        told.map_err(|_closed| SessionEnd::Lost("the daemon stops".to_owned()))
+    };
+    let answer = loop {
+        let message = timeout(ADMISSION_TIMEOUT, receiver.next())
+            .await
+            .map_err(|_elapsed| SessionEnd::Lost("the connector did not answer".to_owned()))?
+            .ok_or_else(|| SessionEnd::Lost("the connector closed the channel".to_owned()))?
+            .map_err(lost)?;
+        match message {
+            // Comes before a refusal that a new credential may end.
+            ConnectorMessage::RefreshNow => tell(SessionEvent::Message(message)).await?,
+            answer => break answer,
+        }
+    };
     match answer {
         ConnectorMessage::Admitted { wireguard_public_key, .. } => {
             if wireguard_public_key != parts.connector.wireguard_public_key {
@@ -123,10 +134,6 @@ async fn run(
             return Err(SessionEnd::Lost("the connector did not answer the credential".to_owned()));
         }
     }
-    let tell = async |event| {
-        let told = events.send(Event::Session { attempt, event }).await;
-        told.map_err(|_closed| SessionEnd::Lost("the daemon stops".to_owned()))
-    };
     tell(SessionEvent::Admitted { endpoint }).await?;
 
     loop {

@@ -14,7 +14,10 @@ mod disconnected;
 mod disconnecting;
 mod error;
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use adit_proto::Timestamp;
 
@@ -72,7 +75,14 @@ pub(crate) struct StateMachine {
     state: State,
     since: Timestamp,
     commands: Commands,
+    /// How long the next error lasts.
+    error_lasts: Duration,
 }
+
+/// How soon an approval after a revocation, or a repaired interface, is noticed at first; twice as
+/// long after each attempt that leads back to an error.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
 impl StateMachine {
     pub(crate) fn new(now: Now) -> Self {
@@ -80,6 +90,7 @@ impl StateMachine {
             state: State::Disconnected(Disconnected),
             since: now.time,
             commands: VecDeque::new(),
+            error_lasts: FIRST_RETRY,
         }
     }
 
@@ -154,9 +165,10 @@ impl StateMachine {
 
     /// Interface and routes are gone.
     pub(crate) fn handle_tunnel_closed(&mut self, now: Now) {
+        let retry_at = now.instant + self.error_lasts;
         self.change(now, |state, commands| match state {
             State::Disconnecting(disconnecting) => {
-                disconnecting.handle_tunnel_closed(commands, now.instant)
+                disconnecting.handle_tunnel_closed(commands, retry_at)
             }
             State::Disconnected(_) => state,
             State::Connecting(_) => state,
@@ -224,6 +236,11 @@ impl StateMachine {
         self.state = step(state, &mut self.commands);
         if self.name() != before {
             self.since = now.time;
+            match self.state {
+                State::Connected(_) | State::Disconnected(_) => self.error_lasts = FIRST_RETRY,
+                State::Error(_) => self.error_lasts = LONGEST_RETRY.min(self.error_lasts * 2),
+                State::Connecting(_) | State::Disconnecting(_) => {}
+            }
             tracing::info!(
                 from = before.as_str(),
                 to = self.name().as_str(),

@@ -109,8 +109,8 @@ impl Worker {
         tracing::debug!(drops = ?self.drops, "Data plane ends");
         if let Err(error) = outcome {
             tracing::error!(error = format!("{error:#}"), "Data plane failed");
-            let event = DataPlaneEvent::Failed(format!("{error:#}"));
-            let _ = self.events.blocking_send(Event::DataPlane(event));
+            self.unsent.push_back(DataPlaneEvent::Failed(format!("{error:#}")));
+            self.tell_until_stopped();
         }
     }
 
@@ -142,6 +142,23 @@ impl Worker {
                 self.look_for_silence(now);
             }
             self.flush();
+        }
+    }
+
+    /// The loop may be waiting for this thread to end rather than reading, so a full queue must not
+    /// hold it for ever.
+    fn tell_until_stopped(&mut self) {
+        const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+        loop {
+            self.tell();
+            if self.unsent.is_empty() {
+                return;
+            }
+            match self.commands.recv_timeout(RETRY_AFTER) {
+                Ok(Command::Stop) | Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(_) | Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+            }
         }
     }
 
@@ -347,6 +364,10 @@ impl Worker {
                 TunnelEvent::Roamed { .. } => {}
             }
         }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
         while let Some(event) = self.unsent.pop_front() {
             if let Err(mpsc::error::TrySendError::Full(Event::DataPlane(event))) =
                 self.events.try_send(Event::DataPlane(event))

@@ -192,6 +192,7 @@ impl EventLoop {
                 }
             }
             Err(problem) => {
+                self.forget_credential_if_revoked(&problem);
                 self.fetches.note_failed(Fetch::Config, problem, &mut self.jitter, now.instant);
             }
         }
@@ -214,16 +215,21 @@ impl EventLoop {
                 self.fetches.note_done(Fetch::Credential, remaining, &mut self.jitter, now.instant);
             }
             Err(problem) => {
-                if problem.code == FailureCode::DeviceRevoked {
-                    self.material.forget_credential();
-                    if let Err(error) = self.store.remove_credential() {
-                        warn_of_disk(&error);
-                    }
-                }
+                self.forget_credential_if_revoked(&problem);
                 self.fetches.note_failed(Fetch::Credential, problem, &mut self.jitter, now.instant);
             }
         }
         self.show_problem(now);
+    }
+
+    /// Whichever answer says so first: the credential opens no session any more.
+    fn forget_credential_if_revoked(&mut self, problem: &Failure) {
+        if problem.code == FailureCode::DeviceRevoked {
+            self.material.forget_credential();
+            if let Err(error) = self.store.remove_credential() {
+                warn_of_disk(&error);
+            }
+        }
     }
 
     fn show_problem(&mut self, now: Now) {

@@ -52,14 +52,14 @@ impl Disconnecting {
         State::Disconnecting(Self { then: Then::Disconnected })
     }
 
-    pub(super) fn handle_tunnel_closed(self, commands: &mut Commands, now: Instant) -> State {
+    pub(super) fn handle_tunnel_closed(self, commands: &mut Commands, retry_at: Instant) -> State {
         match self.then {
             Then::Disconnected => State::Disconnected(Disconnected),
             Then::Connecting => {
                 commands.push_back(StateCommand::StartRefresh);
                 State::Connecting(Connecting::from_nothing())
             }
-            Then::Error(obstacle) => State::Error(Failed::new(obstacle, now)),
+            Then::Error(obstacle) => State::Error(Failed::new(obstacle, retry_at)),
         }
     }
 }

@@ -1,12 +1,9 @@
 //! The tunnel is wanted and cannot be; it is tried again at times.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Commands, State, StateCommand, connecting::Connecting, disconnected::Disconnected};
 use crate::ipc::Failure;
-
-/// How soon an approval after a revocation, or a repaired interface, is noticed.
-const RETRY_AFTER: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -15,8 +12,8 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    pub(super) fn new(obstacle: Failure, now: Instant) -> Self {
-        Self { obstacle, retry_at: now + RETRY_AFTER }
+    pub(super) const fn new(obstacle: Failure, retry_at: Instant) -> Self {
+        Self { obstacle, retry_at }
     }
 
     pub(super) const fn obstacle(&self) -> &Failure {
