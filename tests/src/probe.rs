@@ -122,7 +122,12 @@ impl Host {
     }
 
     #[track_caller]
-    fn tcp_ask_within(&self, to: SocketAddr, text: &str, timeout: Duration) -> Result<String, Ended> {
+    fn tcp_ask_within(
+        &self,
+        to: SocketAddr,
+        text: &str,
+        timeout: Duration,
+    ) -> Result<String, Ended> {
         let timeout = timeout.as_millis().to_string();
         let output = self
             .probe("tcp-ask")

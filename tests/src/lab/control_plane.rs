@@ -196,6 +196,23 @@ impl ControlPlane {
         self.request("PUT", path, &[&if_match], Some(body))
     }
 
+    /// Replaces an object by what `change` makes of it.
+    #[track_caller]
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) -> Answer {
+        let answer = self.get(path);
+        let if_match = format!("If-Match: {}", etag(&answer));
+        let mut body = answer.ok();
+        if let Some(members) = body.as_object_mut() {
+            // What cannot be written is not part of what is sent.
+            for read_only in ["id", "created_at", "updated_at", "keys", "device_ranges"] {
+                members.remove(read_only);
+            }
+        }
+        change(&mut body);
+
+        self.request("PUT", path, &[&if_match], Some(&body))
+    }
+
     /// Removes an object, whatever version of it is there.
     #[track_caller]
     pub fn delete(&self, path: &str) -> Answer {
@@ -293,7 +310,8 @@ impl ControlPlane {
     /// Creates a policy that lets users reach resources and returns its id.
     #[track_caller]
     pub fn permit(&self, users: &[&str], resources: &[&str]) -> String {
-        let name = format!("permit {} to {}", users.join(" "), resources.join(" "));
+        // Names are unique, and too short for many ids.
+        let name = format!("permit {}", monotonic_ns());
         let (users, resources) = (json!({ "users": users }), json!({ "ids": resources }));
 
         self.create_policy(&name, "permit", &users, &resources)

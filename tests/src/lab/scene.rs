@@ -1,5 +1,7 @@
 use std::{net::SocketAddr, time::Duration};
 
+use serde_json::json;
+
 use super::{Client, Connector, ControlPlane, Lab, READY_TIMEOUT};
 use crate::{Host, probe::Ended, wait_until};
 
@@ -40,6 +42,26 @@ impl Scene {
     #[track_caller]
     pub fn start_client(&self, host: &Host, user: &str) -> Client {
         self.lab.start_client(host, &self.control_plane, user)
+    }
+
+    /// Registers a plain WireGuard device of `user`, brings it up on `host` by the file that the
+    /// control plane gives, and returns its id.
+    #[track_caller]
+    pub fn start_wireguard(&self, host: &Host, interface: &str, user: &str) -> String {
+        let private = host.check(["wg", "genkey"]);
+        let public = host.command("wg").arg("pubkey").stdin(private.clone()).check();
+        let body = json!({
+            "name": interface, "user_id": user, "wireguard_public_key": public.trim(),
+        });
+        let device = self.control_plane.post("/v1/devices", &body).id();
+        let path = format!("/v1/devices/{device}/wireguard-config");
+        let config = self.control_plane.get(&path).ok();
+        let config = config.as_str().unwrap_or_else(|| panic!("no text: {config}"));
+        assert!(config.contains("# PrivateKey = \n"), "{config}");
+        let with_key = format!("PrivateKey = {}\n", private.trim());
+        host.wg_quick(interface, &config.replace("# PrivateKey = \n", &with_key));
+
+        device
     }
 }
 

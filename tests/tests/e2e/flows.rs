@@ -116,7 +116,8 @@ struct Place {
 impl Place {
     fn prepare(scene: &Scene, family: &Family) -> Self {
         let plane = &scene.control_plane;
-        let serve = |ip| Services { tcp: scene.lab.svc.tcp_echo(ip), udp: scene.lab.svc.udp_echo(ip) };
+        let serve =
+            |ip| Services { tcp: scene.lab.svc.tcp_echo(ip), udp: scene.lab.svc.udp_echo(ip) };
         let resource = |name: &str, ip: &str, services: &Services| {
             let port = |server: &Server| server.address.port().to_string();
             plane.create_resource(
@@ -202,7 +203,8 @@ fn flows_pass_if_permitted_and_are_told_at_once_if_not(scene: &Scene) {
     // Flows that are open when the connector stops are accounted for then.
     let stopped = scene.connector.process().stop(10 * SECOND);
     assert!(stopped.success(), "{stopped:#?}");
-    let events = scene.control_plane.get(&format!("/v1/access-events?device_id={device}&limit=200"));
+    let events =
+        scene.control_plane.get(&format!("/v1/access-events?device_id={device}&limit=200"));
     let events = events.ok();
     let events = events["items"].as_array().cloned().unwrap_or_default();
     for (family, place) in FAMILIES.iter().zip(&places) {

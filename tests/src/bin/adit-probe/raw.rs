@@ -19,10 +19,21 @@ pub(crate) struct Args {
     /// What the datagram carries.
     #[arg(long, default_value = "spoofed")]
     payload: String,
+    /// Send the SYN of a TCP connection instead of a datagram.
+    #[arg(long)]
+    syn: bool,
+}
+
+/// What an IP packet carries.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Udp(&'a [u8]),
+    Syn,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let packet = udp_packet(args.from, args.to, args.payload.as_bytes())?;
+    let content = if args.syn { Content::Syn } else { Content::Udp(args.payload.as_bytes()) };
+    let packet = packet(args.from, args.to, content)?;
     let socket = PacketSocket::without_link_layer().context("failed to open a packet socket")?;
     let protocol = if args.to.is_ipv4() { libc::ETH_P_IP } else { libc::ETH_P_IPV6 };
     socket
@@ -33,22 +44,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds an IP packet with a UDP datagram.
-fn udp_packet(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let length = u16::try_from(8 + payload.len()).context("the payload is too long")?;
-    let mut udp = Vec::new();
-    udp.extend(from.port().to_be_bytes());
-    udp.extend(to.port().to_be_bytes());
-    udp.extend(length.to_be_bytes());
-    udp.extend([0, 0]);
-    udp.extend(payload);
+/// Builds an IP packet.
+fn packet(from: SocketAddr, to: SocketAddr, content: Content<'_>) -> anyhow::Result<Vec<u8>> {
+    let mut segment = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let (protocol, checksum_at) = match content {
+        Content::Udp(payload) => {
+            let length = u16::try_from(8 + payload.len()).context("the payload is too long")?;
+            segment.extend(length.to_be_bytes());
+            segment.extend([0, 0]);
+            segment.extend(payload);
+            (17, 6)
+        }
+        Content::Syn => {
+            segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+            (6, 16)
+        }
+    };
+    let length = u16::try_from(segment.len()).context("the payload is too long")?;
 
     let (addresses, mut packet) = match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let addresses = [from.octets(), to.octets()].concat();
             let mut header = vec![0x45, 0];
             header.extend((20 + length).to_be_bytes());
-            header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+            header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
             header.extend(&addresses);
             let sum = checksum(&header);
             header[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -58,7 +77,7 @@ fn udp_packet(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> anyhow::Resul
             let addresses = [from.octets(), to.octets()].concat();
             let mut header = vec![0x60, 0, 0, 0];
             header.extend(length.to_be_bytes());
-            header.extend([17, 64]);
+            header.extend([protocol, 64]);
             header.extend(&addresses);
             (addresses, header)
         }
@@ -66,13 +85,13 @@ fn udp_packet(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> anyhow::Resul
             bail!("source and destination must be of the same family");
         }
     };
-    let pseudo_header = [&addresses[..], &[0, 17], &length.to_be_bytes()].concat();
-    let sum = match checksum(&[&pseudo_header[..], &udp].concat()) {
+    let pseudo_header = [&addresses[..], &[0, protocol], &length.to_be_bytes()].concat();
+    let sum = match checksum(&[&pseudo_header[..], &segment].concat()) {
         0 => 0xffff,
         sum => sum,
     };
-    udp[6..8].copy_from_slice(&sum.to_be_bytes());
-    packet.extend(udp);
+    segment[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(segment);
 
     Ok(packet)
 }
@@ -96,9 +115,8 @@ mod tests {
 
     #[test]
     fn a_packet_with_its_checksum_sums_to_zero() {
-        let packet =
-            udp_packet("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:53".parse().unwrap(), b"odd")
-                .unwrap();
+        let [from, to] = ["10.0.0.1:1000", "10.0.0.2:53"].map(|text| text.parse().unwrap());
+        let packet = packet(from, to, Content::Udp(b"odd")).unwrap();
 
         assert_eq!(packet.len(), 20 + 8 + 3);
         assert_eq!(checksum(&packet[..20]), 0);
