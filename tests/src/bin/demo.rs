@@ -73,16 +73,29 @@ fn set_up() -> Scene {
     chapter("A control plane, and a connector that joins it with one string");
     let lab = Lab::new("demo");
     let control_plane = lab.start_control_plane();
-    show("cp", "adit-control serve --data-dir control-plane", &control_plane.process().output());
+    let said = control_plane.process().output();
+    let advice: Vec<_> = said.lines().filter(|line| !is_log(line)).collect();
+    show("cp", "adit-control serve --data-dir control-plane", advice.join("\n").trim());
     let site = control_plane.create_site("office");
     let connector = lab.start_connector(&control_plane, &site);
     show(
         "connector",
         &format!("adit-connector run --token-file connector-token --listen {}", connector.listen()),
-        &connector.process().output(),
+        &log_lines(&connector.process().output(), &["Listening address", "Joined"]),
     );
 
     Scene { connector, control_plane, site, lab }
+}
+
+/// Whether a line is one of a log, which begins with the time.
+fn is_log(line: &str) -> bool {
+    line.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// The lines of a log that hold any of these words.
+fn log_lines(said: &str, words: &[&str]) -> String {
+    let lines = said.lines().filter(|line| words.iter().any(|words| line.contains(words)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// What the laptop would like to reach.
@@ -143,7 +156,7 @@ fn enroll(scene: &Scene, user: &str) -> anyhow::Result<Client> {
     let client = Client::start(laptop);
     laptop.write("key", scene.control_plane.create_enrollment_key(user));
     let key = laptop.dir().join("key");
-    adit(&client, &["enroll", "--key-file", &key.to_string_lossy()], true)?;
+    adit(&client, &["enroll", "--key-file", &key.to_string_lossy(), "--name", "laptop"], true)?;
     adit(&client, &["up"], true)?;
     client.wait_for_state("connected", TIMEOUT);
     adit(&client, &["resources"], true)?;

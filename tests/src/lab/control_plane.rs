@@ -388,5 +388,7 @@ fn spawn(host: &Host, data_dir: &Path, ip: &str, port: u16) -> Process {
 #[track_caller]
 pub(super) fn free_port(host: &Host, ip: &str) -> u16 {
     let server = host.tcp_echo(ip);
+    // Dropped, it would end at some time, and so would its hold on the port.
+    server.process.kill();
     server.address.port()
 }

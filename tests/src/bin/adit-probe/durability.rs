@@ -48,7 +48,7 @@ pub(crate) struct Args {
 const WRITERS: usize = 3;
 
 /// The longest load between two kills: time for dozens of writes.
-const LONGEST_LOAD: Duration = Duration::from_millis(60);
+const LONGEST_LOAD: Duration = Duration::from_millis(200);
 
 /// One of this many kills hits the control plane while it starts.
 const EARLY_KILLS: usize = 8;

@@ -69,14 +69,13 @@ impl AuditChain {
             self.hashes.len()
         );
         let previous = self.hashes.last().map_or("", String::as_str);
-        // Members of a `Value` are in alphabetical order.
         let content = json!([
             event["sequence"],
             event["at"],
             event["actor"],
             event["operation"],
             event["object_id"],
-            event["object"],
+            alphabetical(&event["object"]),
         ]);
         let hash = sha256_base64url(format!("{previous}\n{content}").as_bytes());
         ensure!(event["hash"] == hash.as_str(), "event {sequence} breaks the chain: {event}");
@@ -85,5 +84,18 @@ impl AuditChain {
         *self.changes.entry((text("operation"), text("object_id"))).or_default() += 1;
 
         Ok(())
+    }
+}
+
+/// The same value with the members of its objects in alphabetical order.
+fn alphabetical(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let sorted: BTreeMap<_, _> =
+                members.iter().map(|(name, member)| (name.clone(), alphabetical(member))).collect();
+            sorted.into_iter().collect()
+        }
+        Value::Array(items) => items.iter().map(alphabetical).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
 }
