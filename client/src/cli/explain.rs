@@ -14,8 +14,8 @@ const MAX_ADDRESSES: usize = 8;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// HOST:PORT, such as intranet.example:443, 10.9.0.2:22 or [fd00::2]:22; the port may be left
-    /// out for ICMP.
+    /// HOST:PORT, such as intranet.example:443 or 10.9.0.2:22; an IPv6 address stands in brackets,
+    /// and the port may be left out for ICMP.
     #[arg(value_name = "HOST:PORT")]
     target: Target,
     /// tcp, udp or icmp.
