@@ -50,7 +50,15 @@ impl DataDir {
             .open(folder.join("lock"))
             .with_context(|| format!("failed to write to {shown}; check owner and permissions"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Ok(()) => {
+                // SQLite gives its other files the mode of this one.
+                let mut open = OpenOptions::new();
+                open.create(true).truncate(false).write(true).mode(0o600);
+                open.open(database(folder)).with_context(|| {
+                    format!("failed to write to {shown}; check owner, permissions and disk")
+                })?;
+                Ok(Self { folder: folder.to_owned(), _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => {
                 bail!("{shown} is in use; stop the other adit-control or choose another folder")
             }

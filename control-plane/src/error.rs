@@ -70,14 +70,17 @@ impl From<StoreError> for ApiError {
             StoreError::Busy => {
                 (ProblemCode::Unavailable, "The control plane is busy; repeat in a second.")
             }
-            StoreError::Unusable(_) => (
+            StoreError::Unusable(_) | StoreError::Damaged(_) => (
                 ProblemCode::Unavailable,
                 "The control plane cannot use its database; its log says why.",
             ),
             StoreError::Database(_) | StoreError::Corrupt { .. } => return Self::internal(error),
         };
         let source = match error {
-            StoreError::Full | StoreError::Busy | StoreError::Unusable(_) => Some(error.into()),
+            StoreError::Full
+            | StoreError::Busy
+            | StoreError::Unusable(_)
+            | StoreError::Damaged(_) => Some(error.into()),
             StoreError::Unique
             | StoreError::Reference
             | StoreError::IdempotencyRace

@@ -2,22 +2,17 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use sqlx::{SqlSafeStr as _, migrate::MigrateError};
+use nix::sys::statvfs::statvfs;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection as _, Sqlite, SqlitePool, Transaction,
     migrate::{Migration, MigrationType, Migrator},
-    sqlite::{
-        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
-        SqliteSynchronous,
-    },
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use sqlx::{SqlSafeStr as _, migrate::MigrateError};
 use tokio::sync::watch;
 
 pub(crate) mod change;
@@ -39,9 +34,11 @@ pub(crate) mod resources;
 pub(crate) mod revocations;
 pub(crate) mod sites;
 pub(crate) mod users;
+mod write_health;
 
 pub(crate) use change::{Actor, ActorId, Change, Created, IdempotencyKey, Versioned};
 pub(crate) use error::StoreError;
+use write_health::WriteHealth;
 
 /// Connections for reading. The file is local; more would only queue for the same disk.
 const READERS: u32 = 8;
@@ -49,13 +46,18 @@ const READERS: u32 = 8;
 /// How long a request waits for a connection or the write lock before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Below this the next change may find no room, although the last one did. The log of SQLite takes
+/// some pages for each, and reuses those of a change that failed.
+const MIN_FREE_BYTES: u64 = 1 << 20;
+
 /// The database, cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     readers: SqlitePool,
     writer: SqlitePool,
     changes: watch::Sender<u64>,
-    writable: Arc<AtomicBool>,
+    write_health: Arc<WriteHealth>,
+    folder: Arc<Path>,
 }
 
 /// Why the database cannot be opened.
@@ -81,23 +83,21 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .foreign_keys(true)
             .busy_timeout(PATIENCE);
-        let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE)
-        };
         let opened = |error: sqlx::Error| OpenError::Open(error.into());
-        let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
+        let writer = pool(1).connect_with(options).await.map_err(opened)?;
         migrator().run(&writer).await.map_err(OpenError::Migrate)?;
-        let readers = pool(READERS).connect_with(options).await.map_err(opened)?;
-
         let sequence = organisation::sequence(&writer).await.map_err(OpenError::Open)?;
+
+        let options = reading(file);
+        let readers = pool(READERS).connect_with(options).await.map_err(opened)?;
         Ok(Self {
             readers,
             writer,
             changes: watch::Sender::new(sequence.unwrap_or(0)),
-            writable: Arc::new(AtomicBool::new(true)),
+            write_health: Arc::new(WriteHealth::new(Instant::now())),
+            folder: file.parent().unwrap_or(file).into(),
         })
     }
 
@@ -107,14 +107,14 @@ impl Store {
     ///
     /// See [`OpenError`].
     pub(crate) async fn open_read_only(file: &Path) -> Result<Self, OpenError> {
-        let options = SqliteConnectOptions::new().filename(file).read_only(true);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = pool(1).connect_with(reading(file)).await;
         let pool = pool.map_err(|error| OpenError::Open(error.into()))?;
         Ok(Self {
             readers: pool.clone(),
             writer: pool,
             changes: watch::Sender::new(0),
-            writable: Arc::new(AtomicBool::new(false)),
+            write_health: Arc::new(WriteHealth::new(Instant::now())),
+            folder: file.parent().unwrap_or(file).into(),
         })
     }
 
@@ -126,7 +126,7 @@ impl Store {
     /// The right to write, waited for; nothing is visible to others before a commit.
     pub(crate) async fn begin_change(&self, actor: impl Into<Actor>) -> Result<Change, StoreError> {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Change::new(transaction, actor.into(), self.changes.clone(), self.writable.clone()))
+        Ok(Change::new(transaction, actor.into(), self.changes.clone(), self.write_health.clone()))
     }
 
     /// The sequence of the organisation, after each change that bundles or configurations hold.
@@ -136,14 +136,26 @@ impl Store {
 
     /// Whether the last write succeeded.
     pub(crate) fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
+        self.write_health.is_good()
     }
 
-    /// Fails while the database cannot be written to. After a failed write, it is tried anew.
+    /// Fails while the database cannot be written to: when there is no room, or, when no write
+    /// succeeded lately, one that is made now fails.
     pub(crate) async fn check_writable(&self) -> Result<(), StoreError> {
-        if self.is_writable() {
+        if free_bytes(&self.folder).is_some_and(|free| free < MIN_FREE_BYTES) {
+            return Err(StoreError::Full);
+        }
+        if self.write_health.is_known_good(Instant::now()) {
             return Ok(());
         }
+        let written = self.probe_write().await;
+        if written.is_err() {
+            self.write_health.record_failure();
+        }
+        written
+    }
+
+    async fn probe_write(&self) -> Result<(), StoreError> {
         let mut change = self.begin_change(ActorId::ControlPlane).await?;
         organisation::touch(change.connection()).await?;
         change.commit_unaudited().await
@@ -154,6 +166,33 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Room on the disk for those without privileges; none when the system does not say.
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = statvfs(folder).ok()?;
+    Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
+}
+
+fn reading(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(PATIENCE)
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        // Opening one anew may fail on a bad day, and nothing is won by it.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // When the disk is full, SQLite rolls back by itself; the driver then still believes in a
+        // transaction, and refuses to begin another. The ping waits for the driver's own rollback.
+        .after_release(|connection, _meta| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
 }
 
 fn migrator() -> Migrator {

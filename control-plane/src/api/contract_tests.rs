@@ -1,11 +1,18 @@
 //! What holds for every object of the API.
 
+use std::{
+    future::{Future as _, poll_fn},
+    task::Poll,
+    time::Duration,
+};
+
 use adit_proto::api::{ApiToken, AuditEvent, Page, Problem, ProblemCode, Scope, Site, User};
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
 };
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{
     api::body::MAX_LEN,
@@ -14,6 +21,7 @@ use crate::{
     store::{
         ActorId, api_tokens,
         audit::{self, Chain},
+        organisation,
     },
 };
 
@@ -390,4 +398,55 @@ async fn every_operation_but_the_public_ones_asks_who_calls() {
         }
     }
     assert!(asked > 40, "only {asked} operations ask");
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_is_over_when_there_is_room() {
+    let fixture = Fixture::new().await;
+    let limit_pages = async |statement: &'static str| {
+        let mut change = fixture.app.store.begin_change(ActorId::ControlPlane).await.unwrap();
+        sqlx::query(statement).execute(change.connection()).await.unwrap();
+    };
+    limit_pages("PRAGMA max_page_count = 1").await;
+    let mut created = 0;
+    let refused = loop {
+        let name = format!("{created} {}", "x".repeat(90));
+        let answer = fixture.post("/v1/users", json!({ "name": name })).await;
+        if answer.status != StatusCode::CREATED {
+            break answer.expect(507);
+        }
+        created += 1;
+    };
+    assert_eq!(problem(&refused).code, ProblemCode::StorageFull);
+    let users: Page<User> = fixture.get("/v1/users?limit=200").await.expect(200).json();
+    assert_eq!(users.items.len(), created);
+
+    limit_pages("PRAGMA max_page_count = 1000000").await;
+    fixture.post("/v1/users", json!({ "name": "later" })).await.expect(201);
+    send(&fixture, Method::GET, "/readyz", &[], "").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_change_is_announced_although_the_caller_hangs_up() {
+    let fixture = Fixture::new().await;
+    let path = format!("/v1/users/{}", fixture.user("ada").await.id);
+    let mut changes = fixture.app.store.changes();
+    for polls in 0..60 {
+        let body = json!({ "name": format!("ada {polls}") });
+        let mut request = Box::pin(fixture.admin(Method::PUT, &path, Some(body)));
+        for _ in 0..polls {
+            if poll_fn(|context| Poll::Ready(request.as_mut().poll(context).is_ready())).await {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(request);
+        // Waits for whatever holds the right to write.
+        let mut change = fixture.app.store.begin_change(ActorId::ControlPlane).await.unwrap();
+        let committed = organisation::sequence(change.connection()).await.unwrap().unwrap();
+        drop(change);
+        let announced = changes.wait_for(|announced| *announced == committed);
+        let announced = timeout(Duration::from_secs(10), announced).await;
+        assert!(announced.is_ok(), "dropped after {polls} polls");
+    }
 }

@@ -9,7 +9,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{problem::PublicRefusals, response::json};
+use super::{
+    problem::{PublicRefusals, ReadinessRefusals},
+    response::json,
+};
 use crate::{app::App, error::ApiError, store::organisation};
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -42,7 +45,7 @@ async fn read_health(State(app): State<App>) -> Response {
 
 /// Says whether requests can be answered: the database is read, and its last write succeeded.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
-    responses((status = 200, description = "It is ready.", body = Health), PublicRefusals))]
+    responses((status = 200, description = "It is ready.", body = Health), ReadinessRefusals))]
 async fn read_readiness(State(app): State<App>) -> Result<Response, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
     organisation::read(&mut snapshot).await?;

@@ -7,7 +7,7 @@ use utoipa::{
     openapi::{
         InfoBuilder, OpenApi, PathItem, SecurityRequirement,
         path::Operation,
-        security::{Http, HttpAuthScheme, HttpBuilder, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -54,14 +54,12 @@ pub(super) fn complete(mut openapi: OpenApi) -> OpenApi {
         .description(Some("An API token, `adit_pat_…`."))
         .build();
     components.add_security_scheme(API_TOKEN, SecurityScheme::Http(bearer));
-    let assertion = Http::builder()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some(
-            "In truth the scheme `Adit`: a token of one minute, bound to the request, signed by \
-             the key of the device or connector.",
-        ))
-        .build();
-    components.add_security_scheme(ASSERTION, SecurityScheme::Http(assertion));
+    let assertion = ApiKeyValue::with_description(
+        "Authorization",
+        "`Adit <assertion>`: a token of one minute, bound to the request, signed by the key of the \
+         device or connector.",
+    );
+    components.add_security_scheme(ASSERTION, SecurityScheme::ApiKey(ApiKey::Header(assertion)));
 
     for item in openapi.paths.paths.values_mut() {
         for operation in operations(item) {

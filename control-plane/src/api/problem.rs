@@ -98,6 +98,8 @@ macro_rules! refusals {
 refusals! {
     /// Of a read that needs no authentication.
     PublicRefusals = [400, 413, 500, 503];
+    /// Of the question whether requests can be answered.
+    ReadinessRefusals = [400, 413, 500, 503, 507];
     /// Of a read of a list.
     ListRefusals = [400, 401, 413, 422, 500, 503];
     /// Of a read of one object.
@@ -113,7 +115,7 @@ refusals! {
     /// Of a replacement that demands If-Match.
     GuardedReplaceRefusals = [400, 401, 403, 404, 409, 412, 413, 415, 422, 428, 500, 503, 507];
     /// Of a deletion, and of an action without a body.
-    RemoveRefusals = [400, 401, 403, 404, 409, 412, 413, 500, 503, 507];
+    RemoveRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 500, 503, 507];
     /// Of an action on an object, without a body.
     ActionRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 500, 503, 507];
     /// Of a simulation.

@@ -2,11 +2,8 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
+    sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use adit_proto::{ApiTokenId, ConnectorId, DeviceId, Timestamp};
@@ -15,7 +12,7 @@ use serde_json::Value;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
-use super::{StoreError, audit, idempotency, organisation};
+use super::{StoreError, audit, idempotency, organisation, write_health::WriteHealth};
 
 pub(crate) use super::idempotency::IdempotencyKey;
 
@@ -89,7 +86,33 @@ pub(crate) struct Change {
     actor: Actor,
     now: Timestamp,
     changes: watch::Sender<u64>,
-    writable: Arc<AtomicBool>,
+    attempt: Attempt,
+}
+
+/// Notices when a change is dropped without a commit.
+#[derive(Debug)]
+struct Attempt {
+    write_health: Arc<WriteHealth>,
+    ended: bool,
+}
+
+impl Attempt {
+    fn end(mut self, succeeded: bool) {
+        self.ended = true;
+        if succeeded {
+            self.write_health.record_success(Instant::now());
+        } else {
+            self.write_health.record_failure();
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.write_health.record_abandoned();
+        }
+    }
 }
 
 impl Change {
@@ -97,9 +120,15 @@ impl Change {
         transaction: Transaction<'static, Sqlite>,
         actor: Actor,
         changes: watch::Sender<u64>,
-        writable: Arc<AtomicBool>,
+        write_health: Arc<WriteHealth>,
     ) -> Self {
-        Self { transaction, actor, now: SystemTime::now().into(), changes, writable }
+        Self {
+            transaction,
+            actor,
+            now: SystemTime::now().into(),
+            changes,
+            attempt: Attempt { write_health, ended: false },
+        }
     }
 
     /// For queries inside the change.
@@ -124,9 +153,7 @@ impl Change {
     ) -> Result<u64, StoreError> {
         self.append_audit(operation, &object_id, object).await?;
         let sequence = organisation::count_up(&mut self.transaction).await?;
-        let changes = self.changes.clone();
-        self.end().await?;
-        announce(&changes, sequence);
+        self.end(Some(sequence)).await?;
         Ok(sequence)
     }
 
@@ -138,7 +165,7 @@ impl Change {
         object: Option<&impl Serialize>,
     ) -> Result<(), StoreError> {
         self.append_audit(operation, &object_id, object).await?;
-        self.end().await
+        self.end(None).await
     }
 
     /// As [`Self::commit`], for a creation: keeps the answer under the caller's idempotency key.
@@ -170,19 +197,24 @@ impl Change {
 
     /// Commits what is no change of an object, such as when a device was last seen.
     pub(crate) async fn commit_unaudited(self) -> Result<(), StoreError> {
-        self.end().await
+        self.end(None).await
     }
 
-    async fn end(self) -> Result<(), StoreError> {
-        let ended = self.transaction.commit().await.map_err(StoreError::from);
-        match &ended {
-            Ok(()) => self.writable.store(true, Ordering::Relaxed),
-            Err(StoreError::Full | StoreError::Unusable(_)) => {
-                self.writable.store(false, Ordering::Relaxed);
+    /// Commits, then announces the sequence if there is one.
+    ///
+    /// In a task of its own: a caller that hangs up cancels the request, and what is committed must
+    /// be announced all the same.
+    async fn end(self, sequence: Option<u64>) -> Result<(), StoreError> {
+        let Self { transaction, changes, attempt, .. } = self;
+        let task = tokio::spawn(async move {
+            let ended = transaction.commit().await.map_err(StoreError::from);
+            attempt.end(ended.is_ok());
+            if let (Ok(()), Some(sequence)) = (&ended, sequence) {
+                announce(&changes, sequence);
             }
-            Err(_) => {}
-        }
-        ended
+            ended
+        });
+        task.await.unwrap_or(Err(StoreError::Busy))
     }
 
     async fn append_audit(

@@ -19,8 +19,11 @@ pub(crate) enum StoreError {
     #[error("database is busy")]
     Busy,
     /// The file cannot be read or written.
-    #[error("database cannot be used")]
-    Unusable(#[source] sqlx::Error),
+    #[error("database cannot be read or written; check its owner, permissions and disk: {0}")]
+    Unusable(String),
+    /// The file is no database, or a broken one.
+    #[error("database is damaged; restore it from a backup: {0}")]
+    Damaged(String),
     /// A row holds what the program never writes.
     #[error("column `{column}` holds an impossible value")]
     Corrupt {
@@ -28,8 +31,8 @@ pub(crate) enum StoreError {
         column: &'static str,
     },
     /// Anything else: our fault.
-    #[error("database error")]
-    Database(#[source] sqlx::Error),
+    #[error("database error: {0}")]
+    Database(String),
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -41,6 +44,11 @@ impl From<sqlx::Error> for StoreError {
             .as_database_error()
             .and_then(|database| database.code())
             .and_then(|code| code.parse::<u32>().ok());
+        // The driver's display of an error repeats its source, so it is flattened here.
+        let text = match error.as_database_error() {
+            Some(database) => database.message().to_owned(),
+            None => error.to_string(),
+        };
         // Extended result codes of SQLite (https://sqlite.org/rescode.html) hold the primary one
         // in their lowest byte.
         match (code, code.map(|code| code & 0xff)) {
@@ -48,9 +56,11 @@ impl From<sqlx::Error> for StoreError {
             (Some(787 | 1811), _) => Self::Reference,
             (_, Some(13)) => Self::Full,
             (_, Some(5 | 6)) => Self::Busy,
-            // READONLY, IOERR, CORRUPT, CANTOPEN, NOTADB
-            (_, Some(8 | 10 | 11 | 14 | 26)) => Self::Unusable(error),
-            _ => Self::Database(error),
+            // READONLY, IOERR, CANTOPEN
+            (_, Some(8 | 10 | 14)) => Self::Unusable(text),
+            // CORRUPT, NOTADB
+            (_, Some(11 | 26)) => Self::Damaged(text),
+            _ => Self::Database(text),
         }
     }
 }

@@ -44,7 +44,12 @@ pub struct Policy {
 
 /// What is sent to create or replace a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(examples(json!({
+    "name": "Everyone reaches the web",
+    "effect": "permit",
+    "subjects": { "everyone": true },
+    "resources": { "tags": ["web"] },
+}))))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyWrite {
     /// Unique, 1 to 100 characters.
