@@ -20,9 +20,21 @@ pub(crate) fn build_programs() -> anyhow::Result<()> {
     build_with(cargo().args(["build", "--workspace", "--bins"]))
 }
 
+/// How long the tests may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// As many repetitions as show that something works.
+    Ordinary,
+    /// As many as were promised.
+    Nightly,
+}
+
 /// Runs the tests, all of them or those whose name holds `filter`.
-pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<ExitCode> {
+pub(crate) fn test(filter: Option<&str>, length: Length) -> anyhow::Result<ExitCode> {
     let mut command = cargo();
+    if length == Length::Nightly {
+        command.env("ADIT_NIGHTLY", "1");
+    }
     command.args(["test", "--workspace", "--no-fail-fast"]);
     if env::var_os("RUST_TEST_THREADS").is_none() {
         command.env("RUST_TEST_THREADS", test_threads().to_string());

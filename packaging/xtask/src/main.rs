@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use self::cargo::Length;
+
 /// The developers' commands.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -16,6 +18,8 @@ enum Cli {
         /// Part of the names of the tests to run.
         filter: Option<String>,
     },
+    /// Run every test, and those at full length that the others do in part.
+    Nightly,
     /// Show Adit at work: permitted, denied with a reason, and revoked while it runs.
     Demo {
         /// Hold the world when done, and print the commands to look around in it.
@@ -28,7 +32,8 @@ enum Cli {
 
 fn main() -> ExitCode {
     let result = match Cli::parse() {
-        Cli::Test { filter } => test(filter.as_deref()),
+        Cli::Test { filter } => test(filter.as_deref(), Length::Ordinary),
+        Cli::Nightly => test(None, Length::Nightly),
         Cli::Demo { keep } => demo(keep),
         Cli::Setup => setup::run().map(|()| ExitCode::SUCCESS),
     };
@@ -39,12 +44,12 @@ fn main() -> ExitCode {
     })
 }
 
-fn test(filter: Option<&str>) -> anyhow::Result<ExitCode> {
+fn test(filter: Option<&str>, length: Length) -> anyhow::Result<ExitCode> {
     setup::run()?;
     setup::ensure_schemathesis(&cargo::target_dir());
     cargo::build()?;
 
-    cargo::test(filter)
+    cargo::test(filter, length)
 }
 
 fn demo(keep: bool) -> anyhow::Result<ExitCode> {
