@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use super::backoff::{Backoff, Jitter};
 
 /// How often the configuration is asked for; by its tag, so that an answer is mostly empty.
-const CONFIG_INTERVAL: Duration = Duration::from_secs(30);
+///
+/// Connectors tell of changes at once. A device that no site concerns has none to tell it, and a
+/// person who waits for a first permit.
+pub(crate) const fn config_interval(has_sites: bool) -> Duration {
+    Duration::from_secs(if has_sites { 30 } else { 5 })
+}
 
 /// Clients that are told together to refresh do not ask together.
 const REFRESH_SPREAD: Duration = Duration::from_millis(250);
@@ -60,17 +65,18 @@ impl Refresh {
         self.credential.advance(now);
     }
 
-    /// The control plane answered; `remaining` is how long a new credential lives.
+    /// The control plane answered; `good_for` is how long a new credential lives, or the
+    /// [`config_interval`].
     pub(crate) fn handle_fetched(
         &mut self,
         fetch: Fetch,
-        remaining: Option<Duration>,
+        good_for: Duration,
         jitter: &mut Jitter,
         now: Instant,
     ) {
-        let wait = match (fetch, remaining) {
-            (Fetch::Credential, Some(remaining)) => jitter.spread(remaining / 2, 0.1),
-            (Fetch::Credential, None) | (Fetch::Config, _) => jitter.spread(CONFIG_INTERVAL, 0.2),
+        let wait = match fetch {
+            Fetch::Credential => jitter.spread(good_for / 2, 0.1),
+            Fetch::Config => jitter.spread(good_for, 0.2),
         };
         let timer = self.timer(fetch);
         timer.backoff.reset();
@@ -148,16 +154,27 @@ mod tests {
     fn a_credential_is_refreshed_at_half_of_its_life() {
         let (mut refresh, mut jitter, now) = started();
         let hour = Duration::from_secs(3600);
-        refresh.handle_fetched(Fetch::Credential, Some(hour), &mut jitter, now);
+        refresh.handle_fetched(Fetch::Credential, hour, &mut jitter, now);
 
         assert_eq!(refresh.poll_fetch(now + Duration::from_secs(1619)), None);
         assert_eq!(refresh.poll_fetch(now + Duration::from_secs(1981)), Some(Fetch::Credential));
     }
 
     #[test]
+    fn a_device_that_no_site_concerns_asks_more_often() {
+        let (mut refresh, mut jitter, now) = started();
+        refresh.handle_fetched(Fetch::Config, config_interval(true), &mut jitter, now);
+        assert_eq!(refresh.poll_fetch(now + Duration::from_secs(20)), None);
+
+        let (mut refresh, mut jitter, now) = started();
+        refresh.handle_fetched(Fetch::Config, config_interval(false), &mut jitter, now);
+        assert_eq!(refresh.poll_fetch(now + Duration::from_secs(6)), Some(Fetch::Config));
+    }
+
+    #[test]
     fn a_failure_is_tried_again_soon_and_then_later() {
         let (mut refresh, mut jitter, mut now) = started();
-        refresh.handle_fetched(Fetch::Credential, Some(Duration::MAX / 4), &mut jitter, now);
+        refresh.handle_fetched(Fetch::Credential, Duration::MAX / 4, &mut jitter, now);
         let mut waits = Vec::new();
         for _ in 0..8 {
             refresh.handle_failed(Fetch::Config, &mut jitter, now);
@@ -174,7 +191,7 @@ mod tests {
     fn a_wish_to_refresh_that_meets_a_question_under_way_asks_again() {
         let (mut refresh, mut jitter, now) = started();
         refresh.handle_refresh_now(&mut jitter, now);
-        refresh.handle_fetched(Fetch::Config, None, &mut jitter, now);
+        refresh.handle_fetched(Fetch::Config, config_interval(true), &mut jitter, now);
 
         assert_eq!(refresh.poll_fetch(now + REFRESH_SPREAD), Some(Fetch::Config));
     }

@@ -14,7 +14,7 @@ use crate::{
         identity::Enrolled,
         material::ConfigOutcome,
         obstacle,
-        refresh::{Fetch, Refresh},
+        refresh::{Fetch, Refresh, config_interval},
         resolver::Resolver,
         router::Router,
         store::StoreError,
@@ -70,16 +70,10 @@ impl Fetches {
         self.refresh.as_ref()?.poll_timeout()
     }
 
-    fn note_done(
-        &mut self,
-        fetch: Fetch,
-        remaining: Option<Duration>,
-        jitter: &mut Jitter,
-        now: Instant,
-    ) {
+    fn note_done(&mut self, fetch: Fetch, good_for: Duration, jitter: &mut Jitter, now: Instant) {
         *self.problem_of(fetch) = None;
         if let Some(refresh) = &mut self.refresh {
-            refresh.handle_fetched(fetch, remaining, jitter, now);
+            refresh.handle_fetched(fetch, good_for, jitter, now);
         }
     }
 
@@ -186,7 +180,10 @@ impl EventLoop {
         };
         match outcome {
             Ok(outcome) => {
-                self.fetches.note_done(Fetch::Config, None, &mut self.jitter, now.instant);
+                let has_sites =
+                    self.material.config().is_some_and(|config| !config.sites.is_empty());
+                let good_for = config_interval(has_sites);
+                self.fetches.note_done(Fetch::Config, good_for, &mut self.jitter, now.instant);
                 if outcome == ConfigOutcome::Changed {
                     self.update_tunnel(now).await;
                 }
@@ -211,7 +208,6 @@ impl EventLoop {
         };
         match taken {
             Ok(remaining) => {
-                let remaining = Some(remaining);
                 self.fetches.note_done(Fetch::Credential, remaining, &mut self.jitter, now.instant);
             }
             Err(problem) => {
