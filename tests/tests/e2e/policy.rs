@@ -245,6 +245,22 @@ fn a_widened_policy_is_of_use_within_a_second_and_without_a_new_session() {
 }
 
 #[test]
+fn a_first_permit_is_of_use_within_seconds() {
+    let scene = Scene::new("first");
+    let server = scene.lab.svc.tcp_echo(SVC_V4);
+    let user = scene.control_plane.create_user("ada");
+    let resource = resource_at(&scene, "web", server.address);
+    let client = scene.start_client(&scene.lab.laptop, &user);
+    assert_eq!(client.status()["sessions"].as_array().map(Vec::len), Some(0));
+    assert!(client.host().tcp_try(server.address, "hello").is_err());
+
+    scene.control_plane.permit(&[&user], &[&resource]);
+
+    // No connector knows the client yet that could tell it: it asks by itself.
+    client.wait_until_reached_within(server.address, 10 * SECOND);
+}
+
+#[test]
 fn a_source_network_tells_devices_of_one_user_apart() {
     let scene = Scene::new("source");
     let plane = &scene.control_plane;
@@ -279,16 +295,13 @@ fn resource_at(scene: &Scene, name: &str, server: SocketAddr) -> String {
     scene.control_plane.create_resource(&scene.site, name, &[&prefix], &[("tcp", &[&port])])
 }
 
-/// Gives everyone something to connect for, and so a channel by which news come at once.
+/// Opens another port of the same address to everyone: whoever loses the one that a test is about
+/// still has a way into the tunnel, and a channel by which news come at once.
 fn open_lobby(scene: &Scene) {
     let plane = &scene.control_plane;
-    let lobby = plane.create_resource(&scene.site, "lobby", &["10.9.0.5/32"], &[]);
-    plane.create_policy(
-        "lobby",
-        "permit",
-        &json!({ "everyone": true }),
-        &json!({ "ids": [lobby] }),
-    );
+    let lobby = plane.create_resource(&scene.site, "lobby", &["10.9.0.2/32"], &[("tcp", &["1"])]);
+    let (everyone, this) = (json!({ "everyone": true }), json!({ "ids": [lobby] }));
+    plane.create_policy("lobby", "permit", &everyone, &this);
 }
 
 fn set_disabled(scene: &Scene, policy: &str, disabled: bool) {
