@@ -58,7 +58,7 @@ seed = 20260101
 tls-verify = false
 request-timeout = 15
 workers = 2
-max-time = 150
+max-time = 90
 continue-on-failure = true
 color = false
 headers = { Authorization = "Bearer ${ADIT_API_TOKEN}" }
@@ -75,7 +75,7 @@ enabled = true
 
 [phases.stateful]
 enabled = true
-max-examples = 20
+generation.max-examples = 20
 
 [[operations]]
 include-method = "DELETE"

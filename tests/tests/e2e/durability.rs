@@ -36,7 +36,7 @@ fn acknowledged_writes_survive_kills_at_random_moments() {
 pub(crate) fn seed() -> u64 {
     let given = env::var("ADIT_SEED").ok();
     let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or_else(monotonic_ns);
-    println!("seed {seed}: ADIT_SEED={seed} brings it back");
+    eprintln!("seed {seed}: ADIT_SEED={seed} brings it back");
 
     seed
 }

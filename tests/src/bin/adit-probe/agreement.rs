@@ -90,6 +90,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut reasons = BTreeMap::<String, u64>::new();
     for round in 0..args.rounds {
         let began = monotonic_ns();
+        // The control plane closes connections on which nothing is asked for a while.
+        let mut api = args.connect()?;
         let marker = scenery.rewrite(&mut api, &mut random)?;
         runtime.block_on(devices.wait_for_resource(marker))?;
         let naive = Naive::read(&mut api, devices.subjects())?;
@@ -100,6 +102,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let (from_connector, from_control_plane) = thread::scope(|scope| {
             let control_plane = scope.spawn(|| ask_control_plane(args, &subjects, &questions));
             let connector = runtime.block_on(devices.ask(&questions));
+            let connector_ms = (monotonic_ns() - began) / 1_000_000;
+            event::print("connector", json!({ "round": round, "ms": connector_ms }));
             let control_plane = control_plane.join().unwrap_or_else(|_| bail!("a thread panicked"));
             (connector, control_plane)
         });

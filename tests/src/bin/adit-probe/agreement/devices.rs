@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, slice, sync::Arc, time::Duration};
 
 use adit_proto::{
     AssertionSubject, ClientMessage, ConnectorMessage, FlowTuple, JoinToken, Pin, Protocol,
@@ -88,7 +88,7 @@ impl Devices {
         let session = self.sessions.first_mut().context("no devices")?;
         timeout(PATIENCE, async {
             loop {
-                let decisions = session.ask(&[question.clone()]).await?;
+                let decisions = session.ask(slice::from_ref(&question)).await?;
                 let found = decisions.first().and_then(|decision| decision.resource_id.as_ref());
                 if found == Some(&resource_id) {
                     return Ok(());

@@ -21,7 +21,8 @@ pub(super) const LONG_SIGN_IN: Duration = Duration::from_secs(86_400);
 const USERS: usize = 12;
 const GROUPS: usize = 6;
 const RESOURCES: usize = 40;
-const POLICIES: usize = 60;
+const FEWEST_POLICIES: usize = 4;
+const MOST_POLICIES: usize = 30;
 const TAGS: [&str; 6] = ["db", "web", "env:prod", "env:test", "ssh", "legacy"];
 const PORTS: [u16; 12] = [1, 22, 79, 80, 81, 443, 1023, 1024, 8000, 8050, 8100, 65_535];
 
@@ -107,7 +108,9 @@ impl Scenery {
             let body = self.resource(number, random);
             self.resources.push(create(api, "/v1/resources", &body)?);
         }
-        for number in 0..POLICIES {
+        // With few of them most flows are permitted by none, with many most are forbidden by one.
+        let policies = FEWEST_POLICIES + random.below(MOST_POLICIES - FEWEST_POLICIES);
+        for number in 0..policies {
             let body = self.policy(number, random);
             self.policies.push(create(api, "/v1/policies", &body)?);
         }
@@ -151,7 +154,7 @@ impl Scenery {
         }
         let tags: BTreeSet<_> = (0..random.below(3)).map(|_| *random.pick(&TAGS)).collect();
         let mut resources = json!({ "ids": some(&self.resources, random), "tags": tags });
-        if random.percent(if forbid { 3 } else { 10 }) || is_empty(&resources) {
+        if random.percent(if forbid { 3 } else { 6 }) || is_empty(&resources) {
             resources = if forbid {
                 json!({ "ids": [random.pick(&self.resources)] })
             } else {
