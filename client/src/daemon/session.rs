@@ -111,11 +111,11 @@ async fn run(
             .map_err(|_elapsed| SessionEnd::Lost("the connector did not answer".to_owned()))?
             .ok_or_else(|| SessionEnd::Lost("the connector closed the channel".to_owned()))?
             .map_err(lost)?;
-        match message {
-            // Comes before a refusal that a new credential may end.
-            ConnectorMessage::RefreshNow => tell(SessionEvent::Message(message)).await?,
-            answer => break answer,
+        // Comes before a refusal that a new credential may end.
+        if message != ConnectorMessage::RefreshNow {
+            break message;
         }
+        tell(SessionEvent::Message(message)).await?;
     };
     match answer {
         ConnectorMessage::Admitted { wireguard_public_key, .. } => {
