@@ -4,6 +4,10 @@
 mod agreement;
 #[path = "e2e/api_conformance.rs"]
 mod api_conformance;
+#[path = "e2e/attacks.rs"]
+mod attacks;
+#[path = "e2e/bad_input.rs"]
+mod bad_input;
 #[path = "e2e/durability.rs"]
 mod durability;
 #[path = "e2e/flows.rs"]
@@ -14,13 +18,9 @@ mod harness;
 mod peers;
 #[path = "e2e/policy.rs"]
 mod policy;
-#[path = "e2e/revocation.rs"]
-mod revocation;
-#[path = "e2e/attacks.rs"]
-mod attacks;
 #[path = "e2e/restarts.rs"]
 mod restarts;
+#[path = "e2e/revocation.rs"]
+mod revocation;
 #[path = "e2e/transfers.rs"]
 mod transfers;
-#[path = "e2e/bad_input.rs"]
-mod bad_input;

@@ -168,22 +168,20 @@ fn a_resource_of_everything_holds_no_reserved_address() {
         lab.laptop.send_syn("adit0", from, SocketAddr::new(*target, port));
     }
     let mut denied = Vec::new();
+    let reasons_for = |denied: &[Value], target: &IpAddr| -> Vec<String> {
+        let to = |event: &Value| event["flow"]["destination"].as_str()?.parse::<IpAddr>().ok();
+        let to_target = denied.iter().filter(|event| to(event) == Some(*target));
+        to_target.filter_map(|event| event["reason"].as_str().map(str::to_owned)).collect()
+    };
     wait_until("every attempt is in the log", 15 * SECOND, || {
         let path = format!("/v1/access-events?user_id={ada}&verdict=deny&limit=200");
         let events = plane.get(&path).ok();
         denied = events["items"].as_array().cloned().unwrap_or_default();
-        (denied.len() >= targets.len() + bobs.len()).then_some(())
+        let mut all = targets.iter().chain(&bobs);
+        all.all(|target| !reasons_for(&denied, target).is_empty()).then_some(())
     });
     for target in targets.iter().chain(&bobs) {
-        let reasons: Vec<_> = denied
-            .iter()
-            .filter(|event| {
-                event["flow"]["destination"].as_str().and_then(|ip| ip.parse().ok())
-                    == Some(*target)
-            })
-            .map(|event| event["reason"].as_str().unwrap_or_default())
-            .collect();
-        assert_eq!(reasons, ["address-reserved"], "{target}");
+        assert_eq!(reasons_for(&denied, target), ["address-reserved"], "{target}");
     }
     // Programs of the laptop fare no better, and learn it at once.
     for target in ["169.254.169.254", "10.9.0.1", "fd00:9::1"] {
