@@ -53,8 +53,13 @@ const LONGEST_LOAD: Duration = Duration::from_millis(200);
 /// One of this many kills hits the control plane while it starts.
 const EARLY_KILLS: usize = 8;
 
+/// First runs that are killed, and the longest that one may go on: longer than it takes.
+const FIRST_RUNS: usize = 20;
+const LONGEST_FIRST_RUN: Duration = Duration::from_millis(150);
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut random = Random::from_seed(args.seed);
+    kill_first_runs(args, &mut random)?;
     let server = Server::new(&args.control_plane, &args.data_dir);
     let mut writers: Vec<_> = (0..WRITERS).map(|n| Writer::new(n, random.fork())).collect();
     let mut chain = AuditChain::default();
@@ -95,6 +100,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "start": starts.to_json(),
         }),
     );
+
+    Ok(())
+}
+
+/// Kills control planes while they make their organisation, keys and token, after which each must
+/// start and let the admin in.
+fn kill_first_runs(args: &Args, random: &mut Random) -> anyhow::Result<()> {
+    for number in 0..FIRST_RUNS {
+        let data_dir = args.data_dir.with_extension(format!("first-run-{number}"));
+        let server = Server::new(&args.control_plane, &data_dir);
+        server.start_and_kill(random_duration(random, LONGEST_FIRST_RUN))?;
+        let running = server.start().context("after a first run that was killed")?;
+        let answer = running.connect()?.request("GET", "/v1/organisation", &[], None)?;
+        ensure!(answer.status == 200, "after a first run that was killed: {answer:?}");
+        running.kill()?;
+        check_integrity(&data_dir)?;
+    }
 
     Ok(())
 }
