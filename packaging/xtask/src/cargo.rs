@@ -1,6 +1,6 @@
 use std::{
     env,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode, ExitStatus},
     thread,
 };
@@ -86,9 +86,14 @@ fn cargo() -> Command {
     command
 }
 
-fn workspace_dir() -> &'static Path {
-    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest_dir.ancestors().nth(2).expect("this package is two folders below the workspace")
+/// Returns the checkout for which cargo runs this. It need not be that for which it was built, when
+/// two share a target folder.
+fn workspace_dir() -> PathBuf {
+    let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let dir = manifest_dir.ancestors().nth(2);
+
+    dir.expect("this package is two folders below the workspace").to_owned()
 }
 
 /// Returns where cargo builds.
