@@ -3,6 +3,7 @@
 mod control_plane;
 mod endpoint;
 mod identity;
+mod offload;
 mod packet;
 mod session_channel;
 mod tls;
@@ -14,6 +15,7 @@ mod wireguard;
 pub use control_plane::{ControlPlane, ControlPlaneError, Fetched};
 pub use endpoint::Endpoint;
 pub use identity::{IdentityError, KeyPair, load_or_create_wireguard_secret};
+pub use offload::{Frame, FrameError, Merger, Run, Segments, VirtioHeader};
 pub use packet::{MAX_PACKET_LEN, Packet, PacketError, Refusal, TcpFlags, Transport, refuse};
 pub use session_channel::{
     IncomingSession, SessionChannel, SessionError, SessionListener, SessionReceiver, SessionSender,
