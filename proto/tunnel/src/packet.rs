@@ -16,13 +16,17 @@ use std::net::IpAddr;
 
 use adit_proto::FlowTuple;
 
-pub use refusal::{Refusal, refuse};
-pub use transport::{TcpFlags, Transport};
-
-use self::{
-    ip::IpHeader,
-    transport::{Segment, quoted_ports},
+pub(crate) use self::{
+    checksum::Sum,
+    ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpHeader, TCP, UDP},
+    transport::{TCP_HEADER_LEN, UDP_HEADER_LEN},
 };
+pub use self::{
+    refusal::{Refusal, refuse},
+    transport::{TcpFlags, Transport},
+};
+
+use self::transport::{Segment, quoted_ports};
 
 /// The longest IP packet there is without jumbograms.
 pub const MAX_PACKET_LEN: usize = 65_535;

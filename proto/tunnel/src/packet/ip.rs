@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::PacketError;
 
-pub(super) const IPV4_HEADER_LEN: usize = 20;
-pub(super) const IPV6_HEADER_LEN: usize = 40;
+pub(crate) const IPV4_HEADER_LEN: usize = 20;
+pub(crate) const IPV6_HEADER_LEN: usize = 40;
 
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
 pub(super) const ICMP: u8 = 1;
 pub(super) const ICMPV6: u8 = 58;
 
@@ -22,20 +22,20 @@ const DESTINATION_OPTIONS: u8 = 60;
 
 /// What the tunnel needs of an IP header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct IpHeader {
+pub(crate) struct IpHeader {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     /// The protocol behind all extension headers.
-    pub(super) protocol: u8,
+    pub(crate) protocol: u8,
     /// Up to the transport header.
-    pub(super) header_len: usize,
+    pub(crate) header_len: usize,
     /// Of the whole packet, as the header says.
-    pub(super) total_len: usize,
-    pub(super) more_fragments: bool,
+    pub(crate) total_len: usize,
+    pub(crate) more_fragments: bool,
 }
 
 impl IpHeader {
-    pub(super) fn try_parse(bytes: &[u8]) -> Result<Self, PacketError> {
+    pub(crate) fn try_parse(bytes: &[u8]) -> Result<Self, PacketError> {
         let header = Self::try_parse_quoted(bytes)?;
         if header.total_len > bytes.len() {
             return Err(PacketError::Truncated);

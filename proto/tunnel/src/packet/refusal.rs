@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     Packet, TcpFlags, Transport,
-    checksum::{checksum, transport_checksum},
+    checksum::Sum,
     ip::{ICMP, ICMPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN, TCP},
     transport::{ICMP_HEADER_LEN, TCP_HEADER_LEN},
 };
@@ -114,16 +114,20 @@ pub(super) fn assemble(
     protocol: u8,
     mut body: Vec<u8>,
 ) -> Option<Vec<u8>> {
+    let len = u16::try_from(body.len()).ok()?;
     let sum = match protocol {
-        ICMP => checksum(&body),
-        _ => transport_checksum(source, destination, protocol, &body),
+        ICMP => Sum::of(&body),
+        _ => {
+            let addresses = Sum::of_address(source) + Sum::of_address(destination);
+            Sum::pseudo_header(addresses, protocol, len) + Sum::of(&body)
+        }
     };
     let place = match protocol {
         ICMP | ICMPV6 => 2..4,
         TCP => 16..18,
         _ => 6..8,
     };
-    body.get_mut(place)?.copy_from_slice(&sum.to_be_bytes());
+    body.get_mut(place)?.copy_from_slice(&sum.checksum());
 
     let mut packet = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -173,9 +177,8 @@ fn ipv4_header(
     ];
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
-    let [sum_high, sum_low] = checksum(&header).to_be_bytes();
-    header[10] = sum_high;
-    header[11] = sum_low;
+    let sum = Sum::of(&header).checksum();
+    header[10..12].copy_from_slice(&sum);
     let mut packet = Vec::with_capacity(IPV4_HEADER_LEN + body_len);
     packet.extend_from_slice(&header);
     Some(packet)

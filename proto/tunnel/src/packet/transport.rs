@@ -9,8 +9,8 @@ use super::{
     ip::{ICMP, ICMPV6, IpHeader, TCP, UDP},
 };
 
-pub(super) const TCP_HEADER_LEN: usize = 20;
-pub(super) const UDP_HEADER_LEN: usize = 8;
+pub(crate) const TCP_HEADER_LEN: usize = 20;
+pub(crate) const UDP_HEADER_LEN: usize = 8;
 pub(super) const ICMP_HEADER_LEN: usize = 8;
 
 /// What a packet carries.
@@ -50,10 +50,12 @@ impl Transport {
 pub struct TcpFlags(u8);
 
 impl TcpFlags {
-    pub(super) const FIN: u8 = 0x01;
+    pub(crate) const FIN: u8 = 0x01;
     pub(super) const SYN: u8 = 0x02;
     pub(super) const RST: u8 = 0x04;
-    pub(super) const ACK: u8 = 0x10;
+    pub(crate) const PSH: u8 = 0x08;
+    pub(crate) const ACK: u8 = 0x10;
+    pub(crate) const CWR: u8 = 0x80;
 
     /// No more data from the sender.
     pub const fn fin(self) -> bool {
