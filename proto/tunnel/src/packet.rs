@@ -4,10 +4,12 @@
 //! at the edge, and nothing behind it can run off the end of a packet that an attacker wrote.
 
 mod checksum;
+mod ecn;
 mod ip;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod sample;
+mod segment_size;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -18,10 +20,13 @@ use adit_proto::FlowTuple;
 
 pub(crate) use self::{
     checksum::Sum,
+    ecn::decapsulate_ecn,
     ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpHeader, TCP, UDP},
+    segment_size::clamp_segment_size,
     transport::{TCP_HEADER_LEN, UDP_HEADER_LEN},
 };
 pub use self::{
+    ecn::Ecn,
     refusal::{Refusal, refuse},
     transport::{TcpFlags, Transport},
 };
