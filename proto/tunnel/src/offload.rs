@@ -7,12 +7,14 @@
 
 mod merge;
 mod split;
+mod switches;
 #[cfg(test)]
 mod tests;
 mod virtio_header;
 
 pub use merge::{Merger, Run};
 pub use split::{Frame, FrameError, Segments};
+pub use switches::{Offloads, UnknownOffload};
 pub use virtio_header::VirtioHeader;
 
 use crate::packet::{Sum, TCP, UDP};

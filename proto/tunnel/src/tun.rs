@@ -1,11 +1,21 @@
-//! The TUN device: packets to and from the kernel.
+//! The TUN device: packets to and from the kernel, many of one flow in one piece.
+
+mod features;
 
 use std::{
-    io,
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+use nix::{
+    errno::Errno,
+    sys::uio::writev,
+    unistd::{read, write},
+};
+use tracing::{info, warn};
 use tun::AbstractDevice as _;
+
+use crate::{Frame, Offloads, Run, VirtioHeader};
 
 /// Why there is no TUN device.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +57,7 @@ pub enum TunError {
     },
 }
 
-/// A TUN device that reads and writes single packets without blocking.
+/// A TUN device that reads and writes without blocking.
 ///
 /// Addresses, routes and the state of the link are its owner's business. The interface vanishes
 /// when this is dropped.
@@ -55,28 +65,39 @@ pub struct TunDevice {
     device: tun::Device,
     name: String,
     index: u32,
+    offloads: Offloads,
 }
 
 impl TunDevice {
+    /// Bytes that [`read_frame`](Self::read_frame) wants room for.
+    pub const FRAME_LEN: usize = VirtioHeader::LEN + 65_535;
+
     /// Creates the interface `name` with this MTU. It is down and has no addresses.
     ///
     /// # Errors
     ///
     /// [`TunError`] says what is in the way and what to do about it.
-    pub fn try_open(name: &str, mtu: u16) -> Result<Self, TunError> {
+    pub fn try_open(name: &str, mtu: u16, wanted: Offloads) -> Result<Self, TunError> {
         const MAX_NAME_LEN: usize = 15;
         let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b'%';
         if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_name) {
             return Err(TunError::Name { name: name.to_owned() });
         }
         let mut configuration = tun::Configuration::default();
-        configuration.tun_name(name).mtu(mtu);
+        configuration.tun_name(name).mtu(mtu).platform_config(|platform| {
+            platform.vnet_hdr(true);
+        });
         let device = tun::create(&configuration).map_err(|error| tun_error(name, error))?;
         let io_error = |source| TunError::Io { name: name.to_owned(), source };
         device.set_nonblock().map_err(io_error)?;
         let index = device.tun_index().map_err(|error| tun_error(name, error))?;
         let index = u32::try_from(index).map_err(|error| io_error(io::Error::other(error)))?;
-        Ok(Self { device, name: name.to_owned(), index })
+        let offloads = Offloads { tso: false, uso: false, ..wanted };
+        let mut tun = Self { device, name: name.to_owned(), index, offloads };
+        let (tso, uso) = features::switch_on(tun.as_fd(), wanted);
+        tun.offloads = Offloads { tso, uso, ..wanted };
+        info!(interface = name, mtu, tso, uso, "Opened the TUN device");
+        Ok(tun)
     }
 
     /// The interface's name.
@@ -89,16 +110,16 @@ impl TunDevice {
         self.index
     }
 
-    /// The next packet from the kernel, or none if none waits.
+    /// The next frame from the kernel, for [`Frame::try_parse`], or none if none waits.
     ///
     /// # Errors
     ///
     /// When the device is gone.
-    pub fn read_packet<'b>(&self, into: &'b mut [u8]) -> io::Result<Option<&'b mut [u8]>> {
-        match retry_if_interrupted(|| self.device.recv(into)) {
+    pub fn read_frame<'b>(&self, into: &'b mut [u8]) -> io::Result<Option<&'b mut [u8]>> {
+        match retry_if_interrupted(|| read(self.as_fd(), into)) {
             Ok(len) => Ok(into.get_mut(..len)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -109,20 +130,71 @@ impl TunDevice {
     ///
     /// When the device is gone.
     pub fn write_packet(&self, packet: &[u8]) -> io::Result<bool> {
-        match retry_if_interrupted(|| self.device.send(packet)) {
-            Ok(_len) => Ok(true),
-            Err(error) => match error.raw_os_error() {
-                Some(
-                    libc::EAGAIN
-                    | libc::EIO
-                    | libc::EINVAL
-                    | libc::ENOBUFS
-                    | libc::ENOMEM
-                    | libc::ENETDOWN,
-                ) => Ok(false),
-                _ => Err(error),
-            },
+        let parts = [IoSlice::new(&[0; VirtioHeader::LEN]), IoSlice::new(packet)];
+        taken(retry_if_interrupted(|| writev(self.as_fd(), &parts)))
+    }
+
+    /// Hands a run to the kernel, in one piece if it takes that. False: the kernel did not take it
+    /// or some of it, as in [`write_packet`](Self::write_packet).
+    ///
+    /// # Errors
+    ///
+    /// When the device is gone.
+    pub fn write_run(&mut self, run: &mut Run<'_>) -> io::Result<bool> {
+        if run.packet_count() > 1 && !self.takes(run) {
+            return self.write_packets_of(run);
         }
+        match retry_if_interrupted(|| write(self.as_fd(), run.frame())) {
+            // Some kernels refuse what others take; packets one by one they take all.
+            Err(error @ (Errno::EINVAL | Errno::EIO)) if run.packet_count() > 1 => {
+                let taken = self.write_packets_of(run)?;
+                if taken {
+                    self.stop_offload(run, error);
+                }
+                Ok(taken)
+            }
+            result => taken(result),
+        }
+    }
+
+    fn takes(&self, run: &Run<'_>) -> bool {
+        if run.is_merged_udp() { self.offloads.uso } else { self.offloads.tso }
+    }
+
+    fn stop_offload(&mut self, run: &Run<'_>, error: Errno) {
+        let is_udp = run.is_merged_udp();
+        warn!(%error, is_udp, interface = %self.name, "Kernel takes no runs of this protocol");
+        if is_udp {
+            self.offloads.uso = false;
+        } else {
+            self.offloads.tso = false;
+        }
+    }
+
+    fn write_packets_of(&self, run: &mut Run<'_>) -> io::Result<bool> {
+        let Ok(frame) = Frame::try_parse(run.frame_mut()) else { return Ok(false) };
+        let mut segments = frame.segments();
+        let mut all_taken = true;
+        while let Some(packet) = segments.next() {
+            all_taken &= self.write_packet(packet)?;
+        }
+        Ok(all_taken)
+    }
+}
+
+/// Whether the kernel took a write; an error only when the device is gone.
+fn taken(result: nix::Result<usize>) -> io::Result<bool> {
+    match result {
+        Ok(_len) => Ok(true),
+        Err(
+            Errno::EAGAIN
+            | Errno::EIO
+            | Errno::EINVAL
+            | Errno::ENOBUFS
+            | Errno::ENOMEM
+            | Errno::ENETDOWN,
+        ) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -134,10 +206,10 @@ impl AsFd for TunDevice {
     }
 }
 
-fn retry_if_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+fn retry_if_interrupted(mut call: impl FnMut() -> nix::Result<usize>) -> nix::Result<usize> {
     loop {
         match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(Errno::EINTR) => {}
             result => return result,
         }
     }
@@ -165,13 +237,13 @@ mod tests {
     };
 
     use super::*;
-    use crate::{MAX_PACKET_LEN, Packet, Waiter, packet::sample};
+    use crate::{Packet, Waiter, packet::sample};
 
     #[test]
     fn a_name_that_no_interface_can_have_is_refused() {
         for name in ["", "a-name-of-16-chr", "with space", "a/b", "adit%d"] {
             assert!(
-                matches!(TunDevice::try_open(name, 1280), Err(TunError::Name { .. })),
+                matches!(TunDevice::try_open(name, 1280, Offloads::ALL), Err(TunError::Name { .. })),
                 "{name}"
             );
         }
@@ -185,12 +257,12 @@ mod tests {
                 eprintln!("skipped: no permission to make a network namespace");
                 return;
             }
-            let mut tun = TunDevice::try_open("adit-test", 1280).unwrap();
+            let mut tun = TunDevice::try_open("adit-test", 1280, Offloads::ALL).unwrap();
             assert!(matches!(
-                TunDevice::try_open("adit-test", 1280),
+                TunDevice::try_open("adit-test", 1280, Offloads::ALL),
                 Err(TunError::Busy { name }) if name == "adit-test"
             ));
-            assert!(matches!(TunDevice::try_open("lo", 1280), Err(TunError::Name { .. })));
+            assert!(matches!(TunDevice::try_open("lo", 1280, Offloads::ALL), Err(TunError::Name { .. })));
             let request = sample::echo("192.0.2.2", "192.0.2.1", true, 77);
             assert!(!tun.write_packet(&request).unwrap(), "the interface is down");
 
@@ -201,12 +273,14 @@ mod tests {
             assert!(!tun.write_packet(&[0; 40]).unwrap());
 
             let (waiter, _waker) = Waiter::try_new().unwrap();
-            let mut buffer = vec![0; MAX_PACKET_LEN];
+            let mut buffer = vec![0; TunDevice::FRAME_LEN];
             loop {
                 let now = Instant::now();
                 let deadline = now + Duration::from_secs(10);
                 assert!(waiter.wait(Some(tun.as_fd()), None, Some(deadline), now).unwrap().tun);
-                let Some(packet) = tun.read_packet(&mut buffer).unwrap() else { continue };
+                let Some(frame) = tun.read_frame(&mut buffer).unwrap() else { continue };
+                let frame = Frame::try_parse(frame).unwrap();
+                let packet = frame.packet();
                 // The kernel also looks for neighbours by itself.
                 if packet.get(9) == Some(&1) {
                     let packet = Packet::try_parse(packet).unwrap();

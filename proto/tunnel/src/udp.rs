@@ -4,6 +4,7 @@ mod batch;
 mod open;
 #[cfg(test)]
 mod tests;
+mod train;
 
 use std::{
     io,
@@ -12,11 +13,13 @@ use std::{
 };
 
 use quinn_udp::{Transmit, UdpSocketState};
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
-pub use batch::{Datagram, ReceiveBatch};
-
-use crate::Endpoint;
+pub use self::{
+    batch::{Datagram, ReceiveBatch},
+    train::{Heading, Train},
+};
+use crate::{Endpoint, Offloads};
 
 /// Why there is no UDP socket.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +53,7 @@ pub enum UdpError {
 }
 
 /// What became of a datagram that was to be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SendOutcome {
     /// The kernel took it.
     Sent,
@@ -68,6 +71,8 @@ pub struct UdpSocket {
     socket: StdUdpSocket,
     state: UdpSocketState,
     local_address: SocketAddr,
+    /// How many datagrams go out at once.
+    max_segments: usize,
 }
 
 impl UdpSocket {
@@ -76,8 +81,8 @@ impl UdpSocket {
     /// # Errors
     ///
     /// [`UdpError`] says what is in the way and what to do about it.
-    pub fn try_bind(address: SocketAddr) -> Result<Self, UdpError> {
-        open::open(address).map_err(|source| match source.raw_os_error() {
+    pub fn try_bind(address: SocketAddr, offloads: Offloads) -> Result<Self, UdpError> {
+        open::open(address, offloads).map_err(|source| match source.raw_os_error() {
             Some(libc::EADDRINUSE) => UdpError::InUse { address },
             Some(libc::EPERM | libc::EACCES) => UdpError::Privileges { address },
             Some(libc::EADDRNOTAVAIL) => UdpError::NotLocal { address },
@@ -117,33 +122,80 @@ impl UdpSocket {
 
     /// Sends one datagram.
     pub fn send(&self, to: Endpoint, datagram: &[u8]) -> SendOutcome {
+        self.transmit(to, &Transmit { ecn: None, segment_size: None, ..self.blank(to, datagram) })
+    }
+
+    /// Sends a train and empties it.
+    ///
+    /// Where its datagrams go out one by one, the worst outcome of them.
+    pub fn send_train(&mut self, train: &mut Train) -> SendOutcome {
+        let Some(heading) = train.heading() else { return SendOutcome::Sent };
+        let outcome = if train.count() <= self.max_segments.max(1) {
+            self.send_together(heading, train)
+        } else {
+            self.send_singly(heading, train)
+        };
+        train.clear();
+        outcome
+    }
+
+    fn send_together(&mut self, heading: Heading, train: &Train) -> SendOutcome {
+        let transmit = Transmit {
+            ecn: heading.codepoint(),
+            segment_size: Some(train.segment_len()),
+            ..self.blank(heading.to, train.bytes())
+        };
+        let Err(error) = self.try_transmit(heading.to, &transmit) else {
+            return SendOutcome::Sent;
+        };
+        let is_refusal = matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL));
+        if train.count() == 1 || !is_refusal {
+            return outcome_of(heading.to, &error);
+        }
+        // Cards without checksum offload and some drivers find out only now. Old kernels also say
+        // so of datagrams that are too big.
+        let outcome = self.send_singly(heading, train);
+        if outcome == SendOutcome::Sent {
+            warn!(%error, "Network takes no trains, sending datagrams one by one");
+            self.max_segments = 1;
+        }
+        outcome
+    }
+
+    fn send_singly(&self, heading: Heading, train: &Train) -> SendOutcome {
+        let datagrams = train.bytes().chunks(train.segment_len().max(1));
+        let outcomes = datagrams.map(|datagram| {
+            let blank = self.blank(heading.to, datagram);
+            self.transmit(heading.to, &Transmit { ecn: heading.codepoint(), ..blank })
+        });
+        outcomes.max().unwrap_or(SendOutcome::Sent)
+    }
+
+    fn blank<'a>(&self, to: Endpoint, contents: &'a [u8]) -> Transmit<'a> {
         let destination = match (self.local_address, to.remote()) {
             (SocketAddr::V6(_), SocketAddr::V4(remote)) => {
                 SocketAddr::new(IpAddr::V6(remote.ip().to_ipv6_mapped()), remote.port())
             }
             (_, remote) => remote,
         };
-        let transmit = Transmit {
-            destination,
-            ecn: None,
-            contents: datagram,
-            segment_size: None,
-            src_ip: to.local(),
-        };
-        let mut result = self.state.try_send((&self.socket).into(), &transmit);
-        if result.is_err() && to.local().is_some() {
-            // The address may be gone; then the kernel's choice is as good as any.
-            let transmit = Transmit { src_ip: None, ..transmit };
-            result = self.state.try_send((&self.socket).into(), &transmit);
+        Transmit { destination, ecn: None, contents, segment_size: None, src_ip: to.local() }
+    }
+
+    fn transmit(&self, to: Endpoint, transmit: &Transmit<'_>) -> SendOutcome {
+        match self.try_transmit(to, transmit) {
+            Ok(()) => SendOutcome::Sent,
+            Err(error) => outcome_of(to, &error),
         }
-        let Err(error) = result else { return SendOutcome::Sent };
-        match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendOutcome::Full,
-            Some(libc::EMSGSIZE) => SendOutcome::TooBig,
-            _ => {
-                debug!(dst = %to, %error, "Failed to send a datagram");
-                SendOutcome::Unreachable
+    }
+
+    fn try_transmit(&self, to: Endpoint, transmit: &Transmit<'_>) -> io::Result<()> {
+        match self.state.try_send((&self.socket).into(), transmit) {
+            Err(error) if to.local().is_some() && is_about_address(&error) => {
+                // The address may be gone; then the kernel's choice is as good as any.
+                let transmit = Transmit { src_ip: None, ..transmit.clone() };
+                self.state.try_send((&self.socket).into(), &transmit)
             }
+            result => result,
         }
     }
 
@@ -152,6 +204,25 @@ impl UdpSocket {
     const fn answers_from_local(&self) -> bool {
         self.local_address.ip().is_unspecified()
     }
+}
+
+fn outcome_of(to: Endpoint, error: &io::Error) -> SendOutcome {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendOutcome::Full,
+        Some(libc::EMSGSIZE) => SendOutcome::TooBig,
+        _ => {
+            debug!(dst = %to, %error, "Failed to send");
+            SendOutcome::Unreachable
+        }
+    }
+}
+
+/// Whether another source address may help.
+fn is_about_address(error: &io::Error) -> bool {
+    !matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EMSGSIZE | libc::EIO)
+    )
 }
 
 impl AsFd for UdpSocket {

@@ -367,6 +367,11 @@ impl Run<'_> {
         &self.frame[VirtioHeader::LEN..]
     }
 
+    /// Whether it is UDP that was merged.
+    pub fn is_merged_udp(&self) -> bool {
+        self.frame.get(1) == Some(&VirtioHeader::GSO_UDP_L4)
+    }
+
     /// How many packets arrived.
     pub const fn packet_count(&self) -> u32 {
         self.packet_count

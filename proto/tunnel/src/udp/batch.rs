@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut};
 
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 
-use crate::Endpoint;
+use crate::{Ecn, Endpoint};
 
 /// Where no card merges datagrams, one call still takes this many of them; where one does, each
 /// buffer holds a whole train.
@@ -26,6 +26,8 @@ pub struct ReceiveBatch {
 pub struct Datagram<'a> {
     /// Who sent it, and to which of our addresses if the socket has several.
     pub from: Endpoint,
+    /// What the network said of congestion on its way.
+    pub ecn: Ecn,
     /// All of it.
     pub bytes: &'a [u8],
 }
@@ -47,9 +49,10 @@ impl ReceiveBatch {
         trains.flat_map(|(meta, buffer)| {
             let local = meta.dst_ip.filter(|local| self.with_local && !local.is_multicast());
             let from = Endpoint::new(meta.addr, local);
+            let ecn = Ecn::from_bits(meta.ecn.map_or(0, |codepoint| codepoint as u8));
             split(buffer.get(..meta.len).unwrap_or_default(), meta.stride)
                 .filter(move |_bytes| from.remote().port() != 0)
-                .map(move |bytes| Datagram { from, bytes })
+                .map(move |bytes| Datagram { from, ecn, bytes })
         })
     }
 

@@ -13,27 +13,29 @@ use nix::sys::socket::{
 use quinn_udp::UdpSocketState;
 use tracing::{info, warn};
 
-use super::UdpSocket;
+use super::{UdpSocket, train::MAX_DATAGRAMS};
+use crate::Offloads;
 
 /// About 30 ms of 4 Gbit/s in each direction: what a busy thread may leave lying.
 const RECEIVE_BUFFER_LEN: usize = 16 * 1024 * 1024;
 const SEND_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
-pub(super) fn open(address: SocketAddr) -> io::Result<UdpSocket> {
-    match open_exactly(address) {
+pub(super) fn open(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSocket> {
+    match open_exactly(address, offloads) {
         Err(error)
             if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
                 && address.is_ipv6()
                 && address.ip().is_unspecified() =>
         {
             info!(%address, "Host has no IPv6, listening on IPv4 only");
-            open_exactly(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
+            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
+            open_exactly(address, offloads)
         }
         result => result,
     }
 }
 
-fn open_exactly(address: SocketAddr) -> io::Result<UdpSocket> {
+fn open_exactly(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSocket> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -46,6 +48,12 @@ fn open_exactly(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = StdUdpSocket::from(descriptor);
     let state = UdpSocketState::new((&socket).into())?;
 
+    if !offloads.gro {
+        // A kernel without it has it off.
+        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &false);
+    }
+    let max_segments = if offloads.gso { state.max_gso_segments().min(MAX_DATAGRAMS) } else { 1 };
+
     enlarge(&socket, sockopt::RcvBufForce, sockopt::RcvBuf, RECEIVE_BUFFER_LEN)?;
     enlarge(&socket, sockopt::SndBufForce, sockopt::SndBuf, SEND_BUFFER_LEN)?;
     let local_address = socket.local_addr()?;
@@ -54,8 +62,14 @@ fn open_exactly(address: SocketAddr) -> io::Result<UdpSocket> {
     if state.may_fragment() {
         warn!(%local_address, "Kernel may fragment datagrams of this socket");
     }
-    info!(%local_address, receive_buffer, send_buffer, "Listening on UDP");
-    Ok(UdpSocket { socket, state, local_address })
+    info!(
+        %local_address,
+        receive_buffer,
+        send_buffer,
+        datagrams_at_once = max_segments,
+        "Listening on UDP"
+    );
+    Ok(UdpSocket { socket, state, local_address, max_segments })
 }
 
 /// As much as was asked for if we are privileged, else as much as the kernel allows.

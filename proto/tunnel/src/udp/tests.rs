@@ -81,19 +81,19 @@ fn a_datagram_longer_than_the_path_is_told_to_be_too_big() {
 #[test]
 fn a_port_in_use_is_named() {
     let first = bind("127.0.0.1:0");
-    let error = UdpSocket::try_bind(first.local_address()).unwrap_err();
+    let error = UdpSocket::try_bind(first.local_address(), Offloads::ALL).unwrap_err();
     assert!(matches!(error, UdpError::InUse { .. }));
     assert!(error.to_string().contains(&first.local_address().port().to_string()));
 }
 
 #[test]
 fn an_address_of_another_host_is_refused() {
-    let error = UdpSocket::try_bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
+    let error = UdpSocket::try_bind("192.0.2.1:0".parse().unwrap(), Offloads::ALL).unwrap_err();
     assert!(matches!(error, UdpError::NotLocal { .. }));
 }
 
 fn bind(address: &str) -> UdpSocket {
-    UdpSocket::try_bind(address.parse().unwrap()).unwrap()
+    UdpSocket::try_bind(address.parse().unwrap(), Offloads::ALL).unwrap()
 }
 
 fn receive(socket: &UdpSocket, count: usize) -> Vec<(Endpoint, Vec<u8>)> {
