@@ -31,7 +31,7 @@ use std::{
     process::ExitCode,
 };
 
-use adit_tunnel::TunDevice;
+use adit_tunnel::{Offloads, TunDevice};
 use anyhow::Context as _;
 use clap::Args;
 use tokio::{
@@ -60,6 +60,10 @@ pub(crate) struct DaemonArguments {
     /// The name of the tunnel's interface.
     #[arg(long, value_name = "NAME", default_value = "adit0")]
     interface: String,
+
+    /// Offloads of the kernel that may be used: all, none, or some of tso,uso,gso,gro.
+    #[arg(long, value_name = "LIST", env = "ADIT_OFFLOADS", default_value = "all")]
+    offloads: Offloads,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -87,7 +91,7 @@ pub(crate) fn run(arguments: DaemonArguments, socket: PathBuf) -> ExitCode {
 }
 
 async fn try_run(arguments: DaemonArguments, socket: PathBuf) -> anyhow::Result<()> {
-    let DaemonArguments { state_dir, interface } = arguments;
+    let DaemonArguments { state_dir, interface, offloads } = arguments;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         os = std::env::consts::OS,
@@ -97,7 +101,7 @@ async fn try_run(arguments: DaemonArguments, socket: PathBuf) -> anyhow::Result<
     let store = Store::try_open(&state_dir)?;
     let enrolled = Enrolled::load(&store)?;
     // Whoever starts the daemon learns at once that it cannot work, rather than at `adit up`.
-    drop(TunDevice::try_open(&interface, MTU)?);
+    drop(TunDevice::try_open(&interface, MTU, offloads)?);
     let (router, _router_task) = Router::start(&store.journal_path()).await?;
     let jitter = Jitter::from_seed(getrandom::u64().context("failed to draw randomness")?);
 
@@ -108,8 +112,8 @@ async fn try_run(arguments: DaemonArguments, socket: PathBuf) -> anyhow::Result<
     let device_id = enrolled.as_ref().map(|enrolled| enrolled.identity.device_id);
     tracing::info!(socket = %socket.display(), ?device_id, interface, "Listening");
 
-    let parts =
-        Parts { store, interface, enrolled, router, jitter, events: (sender, receiver), summary };
+    let events = (sender, receiver);
+    let parts = Parts { store, interface, offloads, enrolled, router, jitter, events, summary };
     EventLoop::new(parts).run().await;
     tracing::info!("Stopped");
     Ok(())

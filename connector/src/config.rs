@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use adit_tunnel::Offloads;
 use clap::{Args, Parser, Subcommand};
 
 use crate::forward::SourceNat;
@@ -75,6 +76,10 @@ pub(crate) struct Config {
         default_value = "adit-conn0"
     )]
     pub(crate) interface: String,
+
+    /// Offloads of the kernel that may be used: all, none, or some of tso,uso,gso,gro.
+    #[arg(long, value_name = "LIST", env = "ADIT_CONNECTOR_OFFLOADS", default_value = "all")]
+    pub(crate) offloads: Offloads,
 }
 
 /// `host:port`, where an IPv6 address stands in brackets.

@@ -12,8 +12,9 @@ use std::{
 
 use adit_proto::{DeviceId, Reason};
 use adit_tunnel::{
-    Datagram, DropReason, Endpoint, Packet, PeerConfig, PeerId, ReceiveBatch, Received, Refusal,
-    Sealed, SendOutcome, Tunnel, TunnelEvent, UdpSocket, Waiter, WireguardSecret, refuse,
+    Datagram, DropReason, Frame, Inbound, Opened, Outbound, Packet, PeerConfig, PeerId,
+    ReceiveBatch, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter,
+    WireguardSecret, refuse,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, trace};
@@ -25,8 +26,8 @@ pub(crate) use self::{
 use crate::{
     clock::Now,
     enforced::lone_prefixes,
-    flow_table::Limits,
-    forward::KernelPath,
+    flow_table::{Limits, Volume},
+    forward::{KernelPath, MTU},
     forwarder::{FlowRecord, Forwarder, Inner, Notice, Service},
 };
 
@@ -65,15 +66,18 @@ pub(crate) fn start(
     let (ended, end) = oneshot::channel();
     let now = Now::read();
     let carrier = Carrier {
-        tunnel: Tunnel::new(parts.secret, now.monotonic),
+        tunnel: Tunnel::new(parts.secret, MTU, now.monotonic),
         forwarder: Forwarder::new(Limits::default(), now),
         peers: Peers::default(),
-        io: Io { udp: parts.udp, path: parts.path, losses: Losses::default() },
+        inbound: Inbound::new(),
+        outbound: Outbound::new(),
+        udp: parts.udp,
+        path: parts.path,
+        losses: Losses::default(),
         sinks: parts.sinks,
         commands: incoming,
         metrics,
         metrics_due: now.monotonic,
-        sealed: vec![0; Tunnel::BUFFER_LEN].into_boxed_slice(),
     };
     let _thread: JoinHandle<()> =
         std::thread::Builder::new().name("data-plane".to_owned()).spawn(move || {
@@ -87,18 +91,15 @@ struct Carrier {
     tunnel: Tunnel,
     forwarder: Forwarder,
     peers: Peers,
-    io: Io,
+    inbound: Inbound,
+    outbound: Outbound,
+    udp: UdpSocket,
+    path: KernelPath,
+    losses: Losses,
     sinks: RecordSinks,
     commands: mpsc::Receiver<Command>,
     metrics: watch::Sender<DataPlaneMetrics>,
     metrics_due: Instant,
-    sealed: Box<[u8]>,
-}
-
-struct Io {
-    udp: UdpSocket,
-    path: KernelPath,
-    losses: Losses,
 }
 
 /// Which device is which peer.
@@ -113,9 +114,11 @@ enum Flow {
     Stop,
 }
 
-/// Batches of datagrams, and packets, that are taken before the other descriptor has its turn.
-const DATAGRAM_BATCHES: usize = 8;
-const PACKETS: usize = 128;
+/// What is taken from one side before the other has its turn: about a millisecond of work.
+const TUN_FRAMES: usize = 128;
+const TUN_BYTES: usize = 512 * 1024;
+const UDP_BATCHES: usize = 8;
+const UDP_BYTES: usize = 512 * 1024;
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Carrier {
@@ -123,27 +126,27 @@ impl Carrier {
         use std::os::fd::AsFd as _;
 
         let mut batch = ReceiveBatch::new();
-        let mut opened = vec![0; Tunnel::BUFFER_LEN].into_boxed_slice();
+        let mut frame = vec![0; TunDevice::FRAME_LEN].into_boxed_slice();
         loop {
             let now = Now::read();
             if let Flow::Stop = self.handle_commands(now) {
                 self.stop(now);
-                return Ok(self.io.path);
+                return Ok(self.path);
             }
             self.handle_timeouts(now);
             let deadline = self.deadline();
             let ready = waiter.wait(
-                Some(self.io.path.as_fd()),
-                Some(self.io.udp.as_fd()),
+                Some(self.path.as_fd()),
+                Some(self.udp.as_fd()),
                 Some(deadline),
                 now.monotonic,
             )?;
             let now = Now::read();
             if ready.udp {
-                self.receive_datagrams(&mut batch, &mut opened, now)?;
+                self.receive_datagrams(&mut batch, now)?;
             }
             if ready.tun {
-                self.read_packets(&mut opened, now)?;
+                self.read_frames(&mut frame, now)?;
             }
         }
     }
@@ -223,74 +226,98 @@ impl Carrier {
         self.tunnel.remove(peer);
     }
 
-    fn receive_datagrams(
-        &mut self,
-        batch: &mut ReceiveBatch,
-        opened: &mut [u8],
-        now: Now,
-    ) -> io::Result<()> {
-        for _ in 0..DATAGRAM_BATCHES {
-            if !self.io.udp.receive(batch)? {
+    fn receive_datagrams(&mut self, batch: &mut ReceiveBatch, now: Now) -> io::Result<()> {
+        let mut bytes = 0;
+        for _ in 0..UDP_BATCHES {
+            if bytes >= UDP_BYTES || !self.udp.receive(batch)? {
                 break;
             }
             for datagram in batch.datagrams() {
-                self.handle_datagram(&datagram, opened, now);
+                bytes += datagram.bytes.len();
+                self.handle_datagram(&datagram, now);
+            }
+            if let Some((peer, run)) = self.inbound.finish() {
+                carried(&mut self.forwarder, &mut self.path, &mut self.losses, peer, run, now)
+                    .into_iter()
+                    .for_each(|reply| self.send_to(peer, &reply, now));
             }
             self.flush(now);
         }
         Ok(())
     }
 
-    fn handle_datagram(&mut self, datagram: &Datagram<'_>, opened: &mut [u8], now: Now) {
-        let received =
-            self.tunnel.handle_datagram(datagram.from, datagram.bytes, opened, now.monotonic);
-        self.handle_tunnel_events(now);
-        match received {
-            Received::Packet { peer, packet } => self.handle_inner_bytes(peer, packet, now),
-            Received::Consumed => {}
-            Received::Dropped { reason: DropReason::SourceSpoofed, peer: Some(peer), packet } => {
+    fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Now) {
+        match self.inbound.open(&mut self.tunnel, datagram, now.monotonic) {
+            Opened::Kept => {}
+            Opened::Dropped { reason: DropReason::SourceSpoofed, peer: Some(peer), packet } => {
                 match Packet::try_parse(packet) {
                     Ok(packet) => self.forwarder.handle_spoofed(peer, &packet, now),
                     Err(_error) => self.forwarder.handle_malformed(),
                 }
             }
-            Received::Dropped { reason, .. } => {
+            Opened::Dropped { reason, .. } => {
                 trace!(peer = %datagram.from, %reason, "Dropped a datagram");
             }
         }
-    }
-
-    fn handle_inner_bytes(&mut self, peer: PeerId, bytes: &[u8], now: Now) {
-        let packet = match Packet::try_parse(bytes) {
-            Ok(packet) => packet,
-            Err(error) => {
-                trace!(%peer, %error, "Dropped an inner packet");
-                self.forwarder.handle_malformed();
-                return;
+        self.handle_tunnel_events(now);
+        while let Some((peer, run)) = self.inbound.poll_run() {
+            let reply =
+                carried(&mut self.forwarder, &mut self.path, &mut self.losses, peer, run, now);
+            if let Some(reply) = reply {
+                self.send_to(peer, &reply, now);
             }
-        };
-        match self.forwarder.handle_inner_packet(peer, &packet, now) {
-            Inner::Forward(authorization) => self.io.forward(&packet, authorization),
-            Inner::Reply(reply) => self.send_to(peer, &reply, now),
-            Inner::Drop => {}
         }
     }
 
-    fn read_packets(&mut self, buffer: &mut [u8], now: Now) -> io::Result<()> {
-        for _ in 0..PACKETS {
-            let Some(bytes) = self.io.path.read_packet(buffer)? else { break };
-            let Ok(packet) = Packet::try_parse(bytes) else {
-                self.forwarder.handle_malformed();
-                continue;
-            };
-            match self.forwarder.handle_service_packet(&packet, now) {
-                Service::Send(peer) => self.send_to(peer, packet.bytes(), now),
-                Service::Orphan => self.handle_orphan(&packet, now),
-                Service::Drop => {}
+    fn read_frames(&mut self, buffer: &mut [u8], now: Now) -> io::Result<()> {
+        let mut bytes = 0;
+        for _ in 0..TUN_FRAMES {
+            if bytes >= TUN_BYTES {
+                break;
+            }
+            let Some(frame) = self.path.read_frame(buffer)? else { break };
+            bytes += frame.len();
+            match Frame::try_parse(frame) {
+                Ok(frame) => self.handle_frame(frame, now),
+                Err(error) => {
+                    trace!(%error, "Dropped a frame");
+                    self.forwarder.handle_malformed();
+                }
             }
         }
         self.flush(now);
         Ok(())
+    }
+
+    /// Takes a service's packets.
+    fn handle_frame(&mut self, frame: Frame<'_>, now: Now) {
+        let Ok(packet) = Packet::try_parse(frame.packet()) else {
+            self.forwarder.handle_malformed();
+            return;
+        };
+        let volume = Volume { packets: frame.packet_count().into(), bytes: frame.wire_bytes() };
+        match self.forwarder.handle_service_packet(&packet, volume, now) {
+            Service::Send(peer) => {
+                let max_packet_len = self.tunnel.max_packet_len(peer);
+                if frame.max_packet_len() > max_packet_len {
+                    self.refuse_too_big(&packet, max_packet_len);
+                    return;
+                }
+                let Self { outbound, tunnel, udp, .. } = self;
+                outbound.seal_frame(tunnel, udp, peer, frame, now.monotonic);
+            }
+            Service::Orphan => self.handle_orphan(&packet, now),
+            Service::Drop => {}
+        }
+    }
+
+    /// Tells a service that its packet does not fit, so that it sends less.
+    fn refuse_too_big(&mut self, packet: &Packet<'_>, max_packet_len: usize) {
+        let mtu = u16::try_from(max_packet_len).unwrap_or(u16::MAX);
+        if let Some(answer) = refuse(packet, Refusal::TooBig { mtu }, None) {
+            let written = self.path.answer(&answer);
+            note_written(written, &mut self.losses);
+        }
     }
 
     fn handle_orphan(&mut self, packet: &Packet<'_>, now: Now) {
@@ -301,11 +328,8 @@ impl Carrier {
     }
 
     fn send_to(&mut self, peer: PeerId, packet: &[u8], now: Now) {
-        match self.tunnel.seal(peer, packet, &mut self.sealed, now.monotonic) {
-            Sealed::Datagram { to, bytes } => self.io.send(to, bytes, Some(packet)),
-            Sealed::Waiting => {}
-            Sealed::Dropped(reason) => trace!(%peer, %reason, "Dropped a packet to a device"),
-        }
+        let Self { outbound, tunnel, udp, .. } = self;
+        outbound.seal_packet(tunnel, udp, peer, packet, now.monotonic);
     }
 
     fn handle_tunnel_events(&mut self, now: Now) {
@@ -331,15 +355,24 @@ impl Carrier {
         while let Some(notice) = self.forwarder.poll_notice() {
             match notice {
                 Notice::ToDevice(peer, reset) => self.send_to(peer, reset.bytes(), now),
-                Notice::ToService(reset) => self.io.reset(&reset),
+                Notice::ToService(reset) => {
+                    let written = self.path.reset(&reset);
+                    note_written(written, &mut self.losses);
+                }
             }
         }
         while let Some(record) = self.forwarder.poll_record() {
             self.hand_on(record);
         }
         self.handle_tunnel_events(now);
+        self.outbound.flush(&mut self.tunnel, &mut self.udp, now.monotonic);
         while let Some(transmit) = self.tunnel.poll_transmit() {
-            self.io.send(transmit.to, &transmit.bytes, None);
+            match self.udp.send(transmit.to, &transmit.bytes) {
+                SendOutcome::Sent => {}
+                SendOutcome::Full | SendOutcome::TooBig | SendOutcome::Unreachable => {
+                    self.losses.control += 1;
+                }
+            }
         }
     }
 
@@ -353,10 +386,10 @@ impl Carrier {
             Verdict::Closed => false,
         };
         if concerns_device && self.sinks.denials.try_send(record.clone()).is_err() {
-            self.io.losses.denials += 1;
+            self.losses.denials += 1;
         }
         if self.sinks.access.try_send(record).is_err() {
-            self.io.losses.records += 1;
+            self.losses.records += 1;
         }
     }
 
@@ -366,7 +399,8 @@ impl Carrier {
             flows: self.forwarder.flow_count(),
             forwarder: self.forwarder.counters().clone(),
             tunnel_drops: self.tunnel.drops().clone(),
-            losses: self.io.losses,
+            losses: self.losses,
+            send_losses: self.outbound.losses(),
         });
     }
 
@@ -377,48 +411,42 @@ impl Carrier {
     }
 }
 
-impl Io {
-    fn forward(&mut self, packet: &Packet<'_>, authorization: &adit_policy::Authorization) {
-        let written = self.path.forward(packet, authorization);
-        self.note_written(written);
-    }
-
-    fn reset(&mut self, reset: &crate::forwarder::Reset) {
-        let written = self.path.reset(reset);
-        self.note_written(written);
-    }
-
-    /// Sends a datagram; a service whose packet does not fit is told, so that it sends less.
-    fn send(&mut self, to: Endpoint, datagram: &[u8], inner: Option<&[u8]>) {
-        /// The smallest MTU that IPv6 allows, so that every path takes it.
-        const SAFE_MTU: u16 = 1280;
-
-        match self.udp.send(to, datagram) {
-            SendOutcome::Sent => {}
-            SendOutcome::Full => self.losses.socket_full += 1,
-            SendOutcome::Unreachable => self.losses.unreachable += 1,
-            SendOutcome::TooBig => {
-                self.losses.too_big += 1;
-                let answer = inner
-                    .filter(|inner| inner.len() > usize::from(SAFE_MTU))
-                    .and_then(|inner| Packet::try_parse(inner).ok())
-                    .and_then(|inner| refuse(&inner, Refusal::TooBig { mtu: SAFE_MTU }, None));
-                if let Some(answer) = answer {
-                    let written = self.path.answer(&answer);
-                    self.note_written(written);
-                }
-            }
+/// Decides about a run from a device and hands it to the kernel; returns what the device is told.
+fn carried(
+    forwarder: &mut Forwarder,
+    path: &mut KernelPath,
+    losses: &mut Losses,
+    peer: PeerId,
+    mut run: Run<'_>,
+    now: Now,
+) -> Option<Vec<u8>> {
+    let packet = match Packet::try_parse(run.packet()) {
+        Ok(packet) => packet,
+        Err(error) => {
+            trace!(%peer, %error, "Dropped an inner packet");
+            forwarder.handle_malformed();
+            return None;
         }
+    };
+    let volume = Volume { packets: run.packet_count().into(), bytes: run.wire_bytes() };
+    match forwarder.handle_inner_packet(peer, &packet, volume, now) {
+        Inner::Forward(authorization) => {
+            let written = path.forward(&mut run, authorization);
+            note_written(written, losses);
+            None
+        }
+        Inner::Reply(reply) => Some(reply),
+        Inner::Drop => None,
     }
+}
 
-    fn note_written(&mut self, written: io::Result<bool>) {
-        match written {
-            Ok(true) => {}
-            Ok(false) => self.losses.kernel_refused += 1,
-            Err(error) => {
-                self.losses.kernel_refused += 1;
-                error!(%error, "Failed to hand a packet to the kernel");
-            }
+fn note_written(written: io::Result<bool>, losses: &mut Losses) {
+    match written {
+        Ok(true) => {}
+        Ok(false) => losses.kernel_refused += 1,
+        Err(error) => {
+            losses.kernel_refused += 1;
+            error!(%error, "Failed to hand a packet to the kernel");
         }
     }
 }

@@ -2,14 +2,15 @@
 
 use std::{
     collections::HashMap,
+    ops::AddAssign,
     time::{Duration, Instant},
 };
 
 use adit_policy::Authorization;
 use adit_proto::{FlowTuple, Protocol};
-use adit_tunnel::{PeerId, TcpFlags};
+use adit_tunnel::{Packet, PeerId, TcpFlags};
 
-/// Packets and bytes in one direction.
+/// Packets in one direction, and the bytes of them with all their headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Volume {
     pub(crate) packets: u64,
@@ -17,9 +18,16 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
-    pub(crate) fn count(&mut self, len: usize) {
-        self.packets += 1;
-        self.bytes += u64::try_from(len).unwrap_or(u64::MAX);
+    /// Of a lone packet.
+    pub(crate) fn of(packet: &Packet<'_>) -> Self {
+        Self { packets: 1, bytes: u64::try_from(packet.bytes().len()).unwrap_or(u64::MAX) }
+    }
+}
+
+impl AddAssign for Volume {
+    fn add_assign(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
     }
 }
 

@@ -196,23 +196,27 @@ impl Forwarder {
     }
 
     /// Decides about a packet whose source address belongs to `peer`.
+    ///
+    /// The packet may stand for a run of many that were merged into it: `volume` is theirs, as they
+    /// were before.
     pub(crate) fn handle_inner_packet(
         &mut self,
         peer: PeerId,
         packet: &Packet<'_>,
+        volume: Volume,
         now: Now,
     ) -> Inner<'_> {
-        match self.admit_inner(peer, packet, now) {
+        match self.admit_inner(peer, packet, volume, now) {
             Ok(slot) => {
-                self.counters.from_devices.count(packet.bytes().len());
+                self.counters.from_devices += volume;
                 Inner::Forward(&self.flows.flow(slot).authorization)
             }
             Err(Rejection::Silent(reason)) => {
-                self.count_drop(reason);
+                self.count_drops(reason, volume.packets);
                 Inner::Drop
             }
             Err(Rejection::Told(reason)) => {
-                self.count_drop(reason);
+                self.count_drops(reason, volume.packets);
                 match refuse(packet, Refusal::Prohibited, None) {
                     Some(reply) => Inner::Reply(reply),
                     None => Inner::Drop,
@@ -223,7 +227,7 @@ impl Forwarder {
 
     /// Notes a packet whose source address is not its sender's; it is already dropped.
     pub(crate) fn handle_spoofed(&mut self, peer: PeerId, packet: &Packet<'_>, now: Now) {
-        self.count_drop(Reason::SourceSpoofed);
+        self.count_drops(Reason::SourceSpoofed, 1);
         let denial = Denial { reason: Reason::SourceSpoofed, resource_id: None, policy_id: None };
         if let Some(tuple) = packet.flow() {
             self.deny(peer, tuple, denial, now);
@@ -232,18 +236,25 @@ impl Forwarder {
 
     /// Notes bytes from a device that are no packet.
     pub(crate) fn handle_malformed(&mut self) {
-        self.count_drop(Reason::PacketUnsupported);
+        self.count_drops(Reason::PacketUnsupported, 1);
     }
 
     /// Decides about a packet that a service, or a router before it, sent to a device.
-    pub(crate) fn handle_service_packet(&mut self, packet: &Packet<'_>, now: Now) -> Service {
-        match self.admit_service(packet, now) {
+    ///
+    /// The packet may stand for a run of many, as in [`Self::handle_inner_packet`].
+    pub(crate) fn handle_service_packet(
+        &mut self,
+        packet: &Packet<'_>,
+        volume: Volume,
+        now: Now,
+    ) -> Service {
+        match self.admit_service(packet, volume, now) {
             Ok(peer) => {
-                self.counters.to_devices.count(packet.bytes().len());
+                self.counters.to_devices += volume;
                 Service::Send(peer)
             }
             Err(reason) => {
-                self.count_drop(reason);
+                self.count_drops(reason, volume.packets);
                 let goes_on = packet
                     .tcp_flags()
                     .is_some_and(|flags| flags.ack() && !flags.syn() && !flags.rst());
@@ -329,12 +340,13 @@ impl Forwarder {
         &mut self,
         peer: PeerId,
         packet: &Packet<'_>,
+        volume: Volume,
         now: Now,
     ) -> Result<Slot, Rejection> {
         let flags = match packet.transport() {
             Transport::Tcp(flags) => Some(flags),
             Transport::Udp | Transport::IcmpEchoRequest => None,
-            Transport::IcmpError => return self.admit_inner_error(peer, packet, now),
+            Transport::IcmpError => return self.admit_inner_error(peer, packet, volume, now),
             Transport::IcmpEchoReply => return Err(Rejection::Silent(Reason::FlowUnknown)),
             Transport::Unsupported { .. } => {
                 return Err(Rejection::Told(Reason::PacketUnsupported));
@@ -370,7 +382,7 @@ impl Forwarder {
 
         let flow = self.flows.flow_mut(slot);
         flow.last_seen = now.monotonic;
-        flow.from_device.volume.count(packet.bytes().len());
+        flow.from_device.volume += volume;
         if let Some(flags) = flags {
             flow.note_flags(flags, true);
             reset::note_sequence(&mut flow.from_device.next_sequence, packet);
@@ -383,6 +395,7 @@ impl Forwarder {
         &mut self,
         peer: PeerId,
         packet: &Packet<'_>,
+        volume: Volume,
         now: Now,
     ) -> Result<Slot, Rejection> {
         let slot = packet
@@ -391,11 +404,16 @@ impl Forwarder {
             .filter(|slot| self.flows.flow(*slot).peer == peer)
             .ok_or(Rejection::Silent(Reason::FlowUnknown))?;
         self.bring_up_to_date(slot, now).map_err(|denial| Rejection::Silent(denial.reason))?;
-        self.flows.flow_mut(slot).from_device.volume.count(packet.bytes().len());
+        self.flows.flow_mut(slot).from_device.volume += volume;
         Ok(slot)
     }
 
-    fn admit_service(&mut self, packet: &Packet<'_>, now: Now) -> Result<PeerId, Reason> {
+    fn admit_service(
+        &mut self,
+        packet: &Packet<'_>,
+        volume: Volume,
+        now: Now,
+    ) -> Result<PeerId, Reason> {
         let flags = packet.tcp_flags();
         let is_error = packet.transport() == Transport::IcmpError;
         let tuple = match packet.transport() {
@@ -411,7 +429,7 @@ impl Forwarder {
         self.bring_up_to_date(slot, now).map_err(|denial| denial.reason)?;
 
         let flow = self.flows.flow_mut(slot);
-        flow.to_device.volume.count(packet.bytes().len());
+        flow.to_device.volume += volume;
         if !is_error {
             flow.last_seen = now.monotonic;
         }
@@ -580,8 +598,8 @@ impl Forwarder {
         self.sweep = Sweep { place: 0, due: now.monotonic };
     }
 
-    fn count_drop(&mut self, reason: Reason) {
-        *self.counters.drops.entry(reason).or_default() += 1;
+    fn count_drops(&mut self, reason: Reason, packets: u64) {
+        *self.counters.drops.entry(reason).or_default() += packets;
     }
 
     fn count_decision(&mut self, reason: Reason) {

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use adit_tunnel::{KeyPair, SessionListener, UdpError, UdpSocket};
+use adit_tunnel::{KeyPair, Offloads, SessionListener, UdpError, UdpSocket};
 
 use crate::own_addresses::OwnAddresses;
 
@@ -13,6 +13,7 @@ use crate::own_addresses::OwnAddresses;
 pub(crate) fn bind(
     address: SocketAddr,
     key: &KeyPair,
+    offloads: Offloads,
 ) -> anyhow::Result<(SessionListener, UdpSocket)> {
     /// A port that is free for TCP is nearly always free for UDP too.
     const ATTEMPTS: usize = 32;
@@ -22,7 +23,7 @@ pub(crate) fn bind(
         attempt += 1;
         let listener =
             SessionListener::try_bind(address, key).map_err(|error| explained(address, error))?;
-        match UdpSocket::try_bind(listener.local_address()) {
+        match UdpSocket::try_bind(listener.local_address(), offloads) {
             Ok(udp) => return Ok((listener, udp)),
             Err(UdpError::InUse { .. }) if address.port() == 0 && attempt < ATTEMPTS => {}
             Err(error) => return Err(error.into()),

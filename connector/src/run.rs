@@ -40,9 +40,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let key = KeyPair::load_or_create(&state.connector_key())?;
     let secret = load_or_create_wireguard_secret(&state.wireguard_key())?;
     let wireguard_public_key = secret.public_key();
-    let (listener, udp) = listen::bind(config.listen, &key)?;
+    let (listener, udp) = listen::bind(config.listen, &key, config.offloads)?;
     let metrics_listener = listen::bind_metrics(config.metrics_listen).await?;
-    let path = KernelPath::try_open(&config.interface)?;
+    let path = KernelPath::try_open(&config.interface, config.offloads)?;
     KernelForwarding::check().await?;
     let mut forwarding = KernelForwarding::new(config.interface, path.index(), config.source_nat);
     let address = listener.local_address();

@@ -40,8 +40,8 @@ pub fn outer_datagram(bytes: &[u8]) {
     let secret = |text: &str| text.parse::<WireguardSecret>().expect("a literal key");
     let client_secret = secret("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
     let connector_secret = secret("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=");
-    let mut client = Tunnel::new(client_secret.clone(), start);
-    let mut connector = Tunnel::new(connector_secret.clone(), start);
+    let mut client = Tunnel::new(client_secret.clone(), 1420, start);
+    let mut connector = Tunnel::new(connector_secret.clone(), 1420, start);
     let everything = || vec!["0.0.0.0/0".parse().expect("a literal prefix")];
     let peer = |secret: &WireguardSecret, endpoint| PeerConfig {
         public_key: secret.public_key(),

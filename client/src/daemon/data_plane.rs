@@ -14,7 +14,7 @@ use std::{
 };
 
 use adit_proto::WireguardPublicKey;
-use adit_tunnel::{PeerStatus, TunDevice, UdpSocket, Waiter, Waker, WireguardSecret};
+use adit_tunnel::{Offloads, PeerStatus, TunDevice, UdpSocket, Waiter, Waker, WireguardSecret};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
@@ -63,9 +63,10 @@ impl DataPlane {
         tun: TunDevice,
         secret: WireguardSecret,
         addresses: Vec<IpAddr>,
+        offloads: Offloads,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
-        let udp = bind()?;
+        let udp = bind(offloads)?;
         let (waiter, waker) = Waiter::try_new().context("failed to make an eventfd")?;
         let (commands, receiver) = std_mpsc::sync_channel(QUEUE_LEN);
         let worker =
@@ -125,10 +126,10 @@ impl Drop for DataPlane {
 }
 
 /// One socket for both families, or for IPv4 alone where IPv6 is off.
-fn bind() -> anyhow::Result<UdpSocket> {
-    UdpSocket::try_bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).or_else(|error| {
+fn bind(offloads: Offloads) -> anyhow::Result<UdpSocket> {
+    UdpSocket::try_bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), offloads).or_else(|error| {
         tracing::debug!(%error, "No socket for IPv6, trying IPv4 alone");
-        UdpSocket::try_bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+        UdpSocket::try_bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), offloads)
             .context("failed to open a UDP socket")
     })
 }

@@ -9,6 +9,7 @@ mod views;
 use std::{collections::BTreeMap, time::Instant};
 
 use adit_proto::ConnectorMessage;
+use adit_tunnel::Offloads;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
@@ -42,6 +43,7 @@ pub(crate) const EVENT_QUEUE_LEN: usize = 256;
 pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) interface: String,
+    pub(crate) offloads: Offloads,
     pub(crate) enrolled: Option<Enrolled>,
     pub(crate) router: Router,
     pub(crate) jitter: Jitter,
@@ -53,6 +55,7 @@ pub(crate) struct Parts {
 pub(crate) struct EventLoop {
     store: Store,
     interface: String,
+    offloads: Offloads,
     enrolled: Option<Enrolled>,
     enrolling: Option<Enrolling>,
     /// Grows with each enrolment, so that late answers to an earlier one are told apart.
@@ -82,11 +85,12 @@ struct Enrolling {
 
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, interface, enrolled, router, mut jitter, events, summary } = parts;
+        let Parts { store, interface, offloads, enrolled, router, mut jitter, events, summary } = parts;
         let sites_jitter = jitter.fork();
         Self {
             store,
             interface,
+            offloads,
             enrolled,
             enrolling: None,
             generation: 0,

@@ -1,6 +1,6 @@
 //! What the data plane counts.
 
-use adit_tunnel::DropCounters;
+use adit_tunnel::{DropCounters, SendLosses};
 
 use crate::forwarder::ForwarderCounters;
 
@@ -12,17 +12,14 @@ pub(crate) struct DataPlaneMetrics {
     pub(crate) forwarder: ForwarderCounters,
     pub(crate) tunnel_drops: DropCounters,
     pub(crate) losses: Losses,
+    pub(crate) send_losses: SendLosses,
 }
 
 /// What was lost between here and the kernel or a full queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Losses {
-    /// Datagrams that a full socket did not take.
-    pub(crate) socket_full: u64,
-    /// Datagrams longer than the path takes.
-    pub(crate) too_big: u64,
-    /// Datagrams to where no route leads.
-    pub(crate) unreachable: u64,
+    /// Handshake messages and keepalives that the network did not take.
+    pub(crate) control: u64,
     /// Packets that the TUN device did not take.
     pub(crate) kernel_refused: u64,
     /// Records that the full queue of access events did not take.

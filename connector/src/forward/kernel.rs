@@ -6,7 +6,7 @@ use std::{
 };
 
 use adit_policy::Authorization;
-use adit_tunnel::{Packet, TunDevice, TunError};
+use adit_tunnel::{Offloads, Run, TunDevice, TunError};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tracing::{info, warn};
@@ -34,19 +34,23 @@ pub(crate) struct KernelPath {
 }
 
 impl KernelPath {
-    pub(crate) fn try_open(interface: &str) -> Result<Self, TunError> {
-        TunDevice::try_open(interface, MTU).map(|tun| Self { tun })
+    pub(crate) fn try_open(interface: &str, offloads: Offloads) -> Result<Self, TunError> {
+        TunDevice::try_open(interface, MTU, offloads).map(|tun| Self { tun })
     }
 
     pub(crate) const fn index(&self) -> u32 {
         self.tun.index()
     }
 
-    /// Hands a device's packet to the kernel, which routes it to the service.
+    /// Hands a device's packets to the kernel, which routes them to the service.
     ///
-    /// Demands the proof that the packet's flow may pass.
-    pub(crate) fn forward(&self, packet: &Packet<'_>, _proof: &Authorization) -> io::Result<bool> {
-        self.tun.write_packet(packet.bytes())
+    /// Demands the proof that their flow may pass.
+    pub(crate) fn forward(
+        &mut self,
+        run: &mut Run<'_>,
+        _proof: &Authorization,
+    ) -> io::Result<bool> {
+        self.tun.write_run(run)
     }
 
     /// Tells a service that its flow was cut.
@@ -59,8 +63,8 @@ impl KernelPath {
         self.tun.write_packet(icmp_error)
     }
 
-    pub(crate) fn read_packet<'b>(&self, into: &'b mut [u8]) -> io::Result<Option<&'b mut [u8]>> {
-        self.tun.read_packet(into)
+    pub(crate) fn read_frame<'b>(&self, into: &'b mut [u8]) -> io::Result<Option<&'b mut [u8]>> {
+        self.tun.read_frame(into)
     }
 }
 

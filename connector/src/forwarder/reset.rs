@@ -39,6 +39,9 @@ impl Reset {
 }
 
 /// Moves `newest` to the sequence number behind this segment, unless that lies back.
+///
+/// A run of segments counts as the one that it was merged into: it has the sequence number of the
+/// first, the payload of all and the flags of the last.
 pub(super) fn note_sequence(newest: &mut Option<u32>, packet: &Packet<'_>) {
     let Some(end) = sequence_end(packet) else { return };
     let is_ahead = newest.is_none_or(|newest| end.wrapping_sub(newest) < 1 << 31);

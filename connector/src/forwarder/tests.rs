@@ -18,7 +18,7 @@ use super::{FlowRecord, Forwarder, Inner, Notice, Service};
 use crate::{
     clock::Now,
     enforced::{Enforced, Standing},
-    flow_table::Limits,
+    flow_table::{Limits, Volume},
 };
 
 const SYN: u8 = 0x02;
@@ -200,7 +200,10 @@ fn a_removed_device_loses_its_flows_and_no_other() {
     let (phone, now) = (world.phone, world.now);
     let packet = tcp(PHONE, WEB, 4000, 80, SYN);
     let parsed = Packet::try_parse(&packet).unwrap();
-    assert!(matches!(world.forwarder.handle_inner_packet(phone, &parsed, now), Inner::Forward(_)));
+    assert!(matches!(
+        world.forwarder.handle_inner_packet(phone, &parsed, Volume::of(&parsed), now),
+        Inner::Forward(_)
+    ));
     world.verdicts();
 
     world.forwarder.remove_device(world.laptop, Reason::DeviceRevoked, now);
@@ -291,7 +294,8 @@ fn a_device_cannot_send_on_a_flow_of_another() {
     world.syn(WEB, 80).assert_forwarded();
     let packet = tcp(LAPTOP, WEB, 4000, 80, ACK);
     let parsed = Packet::try_parse(&packet).unwrap();
-    let inner = world.forwarder.handle_inner_packet(world.phone, &parsed, world.now);
+    let inner =
+        world.forwarder.handle_inner_packet(world.phone, &parsed, Volume::of(&parsed), world.now);
     assert!(matches!(inner, Inner::Drop), "{inner:?}");
 }
 
@@ -342,7 +346,10 @@ fn a_device_is_asked_about_a_download_from_before_a_restart() {
     let segment = segment(WEB, LAPTOP, (80, 4000), (500, 101, ACK), &[7; 100]);
     let orphan = Packet::try_parse(&segment).unwrap();
     let (laptop, now) = (world.laptop, world.now);
-    assert_eq!(world.forwarder.handle_service_packet(&orphan, now), Service::Orphan);
+    assert_eq!(
+        world.forwarder.handle_service_packet(&orphan, Volume::of(&orphan), now),
+        Service::Orphan
+    );
     let probe = world.forwarder.probe(laptop, &orphan, now).unwrap();
     let probe = Packet::try_parse(probe.bytes()).unwrap();
     assert_eq!((probe.flow(), probe.payload_len()), (orphan.flow(), 0));
@@ -405,6 +412,43 @@ fn the_record_of_an_end_holds_what_was_carried() {
 }
 
 #[test]
+fn a_run_counts_as_the_packets_that_were_merged_into_it() {
+    let mut world = World::permitting_web();
+    let three = Volume { packets: 3, bytes: 3 * 40 + 2500 };
+    let two = Volume { packets: 2, bytes: 2 * 40 + 1100 };
+    world.syn(WEB, 80).assert_forwarded();
+    world
+        .device_sends_run(&segment(LAPTOP, WEB, (4000, 80), (101, 1, ACK), &[0; 2500]), three)
+        .assert_forwarded();
+    world.service_sends_run(&segment(WEB, LAPTOP, (80, 4000), (1, 2601, ACK), &[0; 1100]), two);
+    // What ends here counts as well.
+    world.service_sends_run(&segment(WEB, LAPTOP, (81, 4000), (1, 1, ACK), &[0; 1100]), two);
+    world.forwarder.drain(world.now);
+
+    let records: Vec<FlowRecord> = std::iter::from_fn(|| world.forwarder.poll_record()).collect();
+    let end = records.last().unwrap();
+    assert_eq!(end.from_device, Volume { packets: 4, bytes: 4 * 40 + 2500 });
+    assert_eq!(end.to_device, two);
+    let counters = world.forwarder.counters();
+    assert_eq!((counters.from_devices, counters.to_devices), (end.from_device, end.to_device));
+    assert_eq!(counters.drops[&Reason::FlowUnknown], 2);
+}
+
+#[test]
+fn a_cut_connection_is_reset_behind_the_last_segment_of_a_run() {
+    let mut world = World::permitting_web();
+    world.syn(WEB, 80).assert_forwarded();
+    let many = Volume { packets: 40, bytes: 40 * 1500 };
+    world.service_sends_run(&segment(WEB, LAPTOP, (80, 4000), (500, 101, ACK), &[0; 58_400]), many);
+    world.enforce_policies(Vec::new());
+    world.timeout();
+    let Some(Notice::ToDevice(_, reset)) = world.forwarder.poll_notice() else {
+        panic!("no reset")
+    };
+    assert_eq!(reset.bytes()[24..28], 58_900_u32.to_be_bytes());
+}
+
+#[test]
 fn many_flows_are_decided_anew_in_slices_until_none_is_left() {
     let mut world = World::permitting_web();
     for port in 1..=1000 {
@@ -449,7 +493,7 @@ impl World {
     fn with_limits(policies: Vec<Policy>, limits: Limits) -> Self {
         let now =
             Now { monotonic: Instant::now(), wall: Timestamp::from_millis(1_767_225_600_000) };
-        let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), now.monotonic);
+        let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), 1420, now.monotonic);
         let mut peer = || {
             let public_key = WireguardSecret::try_generate().unwrap().public_key();
             let config =
@@ -496,8 +540,12 @@ impl World {
     }
 
     fn device_sends(&mut self, packet: &[u8]) -> Outcome {
+        self.device_sends_run(packet, Volume::of(&Packet::try_parse(packet).unwrap()))
+    }
+
+    fn device_sends_run(&mut self, packet: &[u8], volume: Volume) -> Outcome {
         let packet = Packet::try_parse(packet).unwrap();
-        match self.forwarder.handle_inner_packet(self.laptop, &packet, self.now) {
+        match self.forwarder.handle_inner_packet(self.laptop, &packet, volume, self.now) {
             Inner::Forward(_authorization) => Outcome::Forwarded,
             Inner::Reply(reply) => Outcome::Replied(reply),
             Inner::Drop => Outcome::Dropped,
@@ -505,7 +553,12 @@ impl World {
     }
 
     fn service_sends(&mut self, packet: &[u8]) -> Service {
-        self.forwarder.handle_service_packet(&Packet::try_parse(packet).unwrap(), self.now)
+        self.service_sends_run(packet, Volume::of(&Packet::try_parse(packet).unwrap()))
+    }
+
+    fn service_sends_run(&mut self, packet: &[u8], volume: Volume) -> Service {
+        let packet = Packet::try_parse(packet).unwrap();
+        self.forwarder.handle_service_packet(&packet, volume, self.now)
     }
 
     /// What was logged since the last call.

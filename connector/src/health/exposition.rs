@@ -50,11 +50,12 @@ pub(super) fn render(health: &Health, now: Timestamp) -> String {
     for (reason, count) in data_plane.tunnel_drops.iter() {
         page.value(&[("stage", "wireguard"), ("reason", reason.code())], count);
     }
-    let losses = &data_plane.losses;
+    let (losses, send_losses) = (&data_plane.losses, &data_plane.send_losses);
     for (reason, count) in [
-        ("socket-full", losses.socket_full),
-        ("too-big", losses.too_big),
-        ("unreachable", losses.unreachable),
+        ("socket-full", send_losses.socket_full),
+        ("too-big", send_losses.too_big),
+        ("unreachable", send_losses.unreachable),
+        ("control", losses.control),
         ("kernel-refused", losses.kernel_refused),
     ] {
         page.value(&[("stage", "io"), ("reason", reason)], count);

@@ -15,17 +15,22 @@ mod wireguard;
 pub use control_plane::{ControlPlane, ControlPlaneError, Fetched};
 pub use endpoint::Endpoint;
 pub use identity::{IdentityError, KeyPair, load_or_create_wireguard_secret};
-pub use offload::{Frame, FrameError, Merger, Run, Segments, VirtioHeader};
-pub use packet::{MAX_PACKET_LEN, Packet, PacketError, Refusal, TcpFlags, Transport, refuse};
+pub use offload::{
+    Frame, FrameError, Merger, Offloads, Run, Segments, UnknownOffload, VirtioHeader,
+};
+pub use packet::{Ecn, MAX_PACKET_LEN, Packet, PacketError, Refusal, TcpFlags, Transport, refuse};
 pub use session_channel::{
     IncomingSession, SessionChannel, SessionError, SessionListener, SessionReceiver, SessionSender,
     connect,
 };
 pub use tls::{client_config, is_pin_mismatch, peer_pin, server_config};
 pub use tun::{TunDevice, TunError};
-pub use udp::{Datagram, ReceiveBatch, SendOutcome, UdpError, UdpSocket};
+pub use udp::{
+    Datagram, Heading, ReceiveBatch, SendOutcome, Train, UdpError, UdpSocket,
+};
 pub use wait::{Ready, Waiter, Waker};
 pub use wireguard::{
-    DATA_OVERHEAD, DropCounters, DropReason, PeerConfig, PeerId, PeerStatus, Received, Sealed,
-    Transmit, Tunnel, TunnelEvent, UpsertError, WireguardSecret,
+    DATA_OVERHEAD, DropCounters, DropReason, Inbound, Opened, Outbound, PeerConfig, PeerId,
+    PeerStatus, Received, Sealed, SendLosses, Transmit, Tunnel, TunnelEvent, UpsertError,
+    WireguardSecret,
 };

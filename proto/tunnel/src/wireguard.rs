@@ -13,8 +13,11 @@
 
 mod allowed_ips;
 mod drop_reason;
+mod inbound;
 mod message;
+mod outbound;
 mod outbox;
+mod path_mtu;
 mod peer;
 mod secret;
 #[cfg(test)]
@@ -23,7 +26,9 @@ mod tunnel;
 mod waiting;
 
 pub use drop_reason::{DropCounters, DropReason};
+pub use inbound::{Inbound, Opened};
 pub use message::DATA_OVERHEAD;
+pub use outbound::{Outbound, SendLosses};
 pub use outbox::{Transmit, TunnelEvent};
 pub use peer::PeerStatus;
 pub use secret::WireguardSecret;

@@ -11,16 +11,16 @@ use std::{
 
 use adit_proto::{Protocol, WireguardPublicKey};
 use adit_tunnel::{
-    Endpoint, MAX_PACKET_LEN, Packet, PeerConfig, PeerStatus, ReceiveBatch, Received, Refusal,
-    Sealed, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, UpsertError, Waiter,
-    WireguardSecret, refuse,
+    Datagram, Endpoint, Frame, Inbound, Opened, Outbound, Packet, PeerConfig, PeerId, PeerStatus,
+    ReceiveBatch, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket,
+    UpsertError, Waiter, WireguardSecret, refuse,
 };
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{Command, DataPlaneEvent};
-use crate::daemon::event::Event;
+use crate::daemon::{event::Event, router::MTU};
 
 /// boringtun's clock moves only when it is asked to, at least this often (its `update_timers`).
 const TICK: Duration = Duration::from_millis(250);
@@ -36,9 +36,11 @@ const SILENT_AFTER: Duration = Duration::from_secs(180);
 /// How often handshakes are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Packets and batches taken from one side before the other has its turn.
-const TUN_BUDGET: usize = 128;
-const UDP_BUDGET: usize = 8;
+/// What is taken from one side before the other has its turn: about a millisecond of work.
+const TUN_FRAMES: usize = 128;
+const TUN_BYTES: usize = 512 * 1024;
+const UDP_BATCHES: usize = 8;
+const UDP_BYTES: usize = 512 * 1024;
 
 /// Both ends of the thread's other side.
 pub(super) struct Channels {
@@ -51,6 +53,8 @@ pub(super) struct Worker {
     tun: TunDevice,
     udp: UdpSocket,
     tunnel: Tunnel,
+    inbound: Inbound,
+    outbound: Outbound,
     addresses: Vec<IpAddr>,
     commands: std_mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
@@ -72,8 +76,10 @@ struct Drops {
     malformed: u64,
     /// From a connector to an address that is not ours.
     not_ours: u64,
-    /// The kernel's queue toward the network was full.
-    udp_full: u64,
+    /// Longer than the path to the connector takes.
+    too_big: u64,
+    /// Control datagrams that the network did not take.
+    control: u64,
     /// Our own datagrams, routed back into the tunnel.
     looped: u64,
     /// The interface's queue was full.
@@ -92,7 +98,9 @@ impl Worker {
         Self {
             tun,
             udp,
-            tunnel: Tunnel::new(secret, now),
+            tunnel: Tunnel::new(secret, MTU, now),
+            inbound: Inbound::new(),
+            outbound: Outbound::new(),
             addresses,
             commands: channels.commands,
             events: channels.events,
@@ -106,7 +114,7 @@ impl Worker {
 
     pub(super) fn run(mut self, waiter: &Waiter) {
         let outcome = self.turn_until_stopped(waiter);
-        tracing::debug!(drops = ?self.drops, "Data plane ends");
+        tracing::debug!(drops = ?self.drops, losses = ?self.outbound.losses(), "Data plane ends");
         if let Err(error) = outcome {
             tracing::error!(error = format!("{error:#}"), "Data plane failed");
             self.unsent.push_back(DataPlaneEvent::Failed(format!("{error:#}")));
@@ -115,8 +123,7 @@ impl Worker {
     }
 
     fn turn_until_stopped(&mut self, waiter: &Waiter) -> anyhow::Result<()> {
-        let mut packet = vec![0; MAX_PACKET_LEN];
-        let mut datagram = vec![0; Tunnel::BUFFER_LEN];
+        let mut frame = vec![0; TunDevice::FRAME_LEN];
         let mut batch = ReceiveBatch::new();
         loop {
             let now = Instant::now();
@@ -131,10 +138,10 @@ impl Worker {
                 return Ok(());
             }
             if ready.udp {
-                self.handle_udp(&mut batch, &mut packet, now)?;
+                self.handle_udp(&mut batch, now)?;
             }
             if ready.tun {
-                self.handle_tun(&mut packet, &mut datagram, now)?;
+                self.handle_tun(&mut frame, now)?;
             }
             self.tunnel.handle_timeout(now);
             if now >= self.next_look {
@@ -248,89 +255,97 @@ impl Worker {
         }
     }
 
-    fn handle_udp(
-        &mut self,
-        batch: &mut ReceiveBatch,
-        packet: &mut [u8],
-        now: Instant,
-    ) -> anyhow::Result<()> {
-        for _ in 0..UDP_BUDGET {
-            if !self.udp.receive(batch).context("failed to receive from the network")? {
+    fn handle_udp(&mut self, batch: &mut ReceiveBatch, now: Instant) -> anyhow::Result<()> {
+        let mut bytes = 0;
+        for _ in 0..UDP_BATCHES {
+            if bytes >= UDP_BYTES
+                || !self.udp.receive(batch).context("failed to receive from the network")?
+            {
                 break;
             }
             for datagram in batch.datagrams() {
-                // Without our own address: after a change of network it would be the wrong one to
-                // answer from, and here the kernel knows better.
-                let from = Endpoint::from(datagram.from.remote());
-                let received = self.tunnel.handle_datagram(from, datagram.bytes, packet, now);
-                match received {
-                    Received::Packet { packet, .. } => {
-                        let Ok(parsed) = Packet::try_parse(packet) else {
-                            self.drops.malformed += 1;
-                            continue;
-                        };
-                        // This machine may forward packets; a connector must not use it to reach
-                        // others.
-                        if !self.addresses.contains(&parsed.destination()) {
-                            self.drops.not_ours += 1;
-                            continue;
-                        }
-                        write(&self.tun, parsed.bytes(), &mut self.drops)?;
-                    }
-                    Received::Consumed => {}
-                    Received::Dropped { reason, .. } => {
-                        tracing::trace!(reason = reason.code(), "Dropped a datagram");
-                    }
-                }
+                bytes += datagram.bytes.len();
+                self.handle_datagram(datagram, now)?;
+            }
+            if let Some((_peer, mut run)) = self.inbound.finish() {
+                write_run(&mut self.tun, &mut run, &self.addresses, &mut self.drops)?;
             }
             self.flush();
         }
         Ok(())
     }
 
-    fn handle_tun(
-        &mut self,
-        packet: &mut [u8],
-        datagram: &mut [u8],
-        now: Instant,
-    ) -> anyhow::Result<()> {
-        for _ in 0..TUN_BUDGET {
-            let read = self.tun.read_packet(packet).context("failed to read from the interface")?;
-            let Some(bytes) = read else {
+    fn handle_datagram(&mut self, datagram: Datagram<'_>, now: Instant) -> anyhow::Result<()> {
+        // Without our own address: after a change of network it would be the wrong one to answer
+        // from, and here the kernel knows better.
+        let from = Endpoint::from(datagram.from.remote());
+        match self.inbound.open(&mut self.tunnel, &Datagram { from, ..datagram }, now) {
+            Opened::Kept => {}
+            Opened::Dropped { reason, .. } => {
+                tracing::trace!(reason = reason.code(), "Dropped a datagram");
+            }
+        }
+        while let Some((_peer, mut run)) = self.inbound.poll_run() {
+            write_run(&mut self.tun, &mut run, &self.addresses, &mut self.drops)?;
+        }
+        Ok(())
+    }
+
+    fn handle_tun(&mut self, buffer: &mut [u8], now: Instant) -> anyhow::Result<()> {
+        let mut bytes = 0;
+        for _ in 0..TUN_FRAMES {
+            if bytes >= TUN_BYTES {
                 break;
-            };
-            let destination = match destination(bytes) {
-                Some(destination) => destination,
-                None => {
-                    self.drops.malformed += 1;
-                    continue;
-                }
-            };
-            if self.is_our_own(destination, bytes) {
-                self.drops.looped += 1;
-                continue;
             }
-            let Some(peer) = self.tunnel.owner_of(destination) else {
-                self.drops.no_peer += 1;
-                if let Ok(packet) = Packet::try_parse(bytes)
-                    && let Some(answer) = refuse(&packet, Refusal::Prohibited, None)
-                {
-                    write(&self.tun, &answer, &mut self.drops)?;
-                }
+            let read = self.tun.read_frame(buffer).context("failed to read from the interface")?;
+            let Some(frame) = read else { break };
+            bytes += frame.len();
+            let Ok(frame) = Frame::try_parse(frame) else {
+                self.drops.malformed += 1;
                 continue;
             };
-            match self.tunnel.seal(peer, bytes, datagram, now) {
-                Sealed::Datagram { to, bytes } => match self.udp.send(to, bytes) {
-                    SendOutcome::Sent => {}
-                    SendOutcome::Full | SendOutcome::TooBig | SendOutcome::Unreachable => {
-                        self.drops.udp_full += 1;
-                    }
-                },
-                Sealed::Waiting => {}
-                Sealed::Dropped(reason) => {
-                    tracing::trace!(reason = reason.code(), "Dropped a packet");
+            match self.way_of(&frame) {
+                Way::Peer(peer) => {
+                    let Self { outbound, tunnel, udp, .. } = self;
+                    outbound.seal_frame(tunnel, udp, peer, frame, now);
                 }
+                Way::Refused(refusal) => self.refuse(&frame, refusal)?,
+                Way::Nowhere => {}
             }
+        }
+        self.outbound.flush(&mut self.tunnel, &mut self.udp, now);
+        Ok(())
+    }
+
+    /// Where a frame goes; drops are counted.
+    fn way_of(&mut self, frame: &Frame<'_>) -> Way {
+        let Some(destination) = destination(frame.packet()) else {
+            self.drops.malformed += 1;
+            return Way::Nowhere;
+        };
+        if self.is_our_own(destination, frame.packet()) {
+            self.drops.looped += 1;
+            return Way::Nowhere;
+        }
+        let Some(peer) = self.tunnel.owner_of(destination) else {
+            self.drops.no_peer += 1;
+            return Way::Refused(Refusal::Prohibited);
+        };
+        let max_packet_len = self.tunnel.max_packet_len(peer);
+        if frame.max_packet_len() > max_packet_len {
+            self.drops.too_big += 1;
+            let mtu = u16::try_from(max_packet_len).unwrap_or(u16::MAX);
+            return Way::Refused(Refusal::TooBig { mtu });
+        }
+        Way::Peer(peer)
+    }
+
+    fn refuse(&mut self, frame: &Frame<'_>, refusal: Refusal) -> anyhow::Result<()> {
+        if let Ok(packet) = Packet::try_parse(frame.packet())
+            && let Some(answer) = refuse(&packet, refusal, None)
+        {
+            let written = self.tun.write_packet(&answer);
+            note_written(written, &mut self.drops)?;
         }
         Ok(())
     }
@@ -350,7 +365,7 @@ impl Worker {
             match self.udp.send(transmit.to, &transmit.bytes) {
                 SendOutcome::Sent => {}
                 SendOutcome::Full | SendOutcome::TooBig | SendOutcome::Unreachable => {
-                    self.drops.udp_full += 1;
+                    self.drops.control += 1;
                 }
             }
         }
@@ -379,19 +394,37 @@ impl Worker {
     }
 }
 
-fn write(tun: &TunDevice, packet: &[u8], drops: &mut Drops) -> anyhow::Result<()> {
-    match tun.write_packet(packet) {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            drops.tun_full += 1;
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            drops.malformed += 1;
-            Ok(())
-        }
-        Err(error) => Err(error).context("failed to write to the interface"),
+/// What becomes of a frame from the interface.
+enum Way {
+    Peer(PeerId),
+    Refused(Refusal),
+    Nowhere,
+}
+
+fn write_run(
+    tun: &mut TunDevice,
+    run: &mut Run<'_>,
+    addresses: &[IpAddr],
+    drops: &mut Drops,
+) -> anyhow::Result<()> {
+    let Ok(packet) = Packet::try_parse(run.packet()) else {
+        drops.malformed += 1;
+        return Ok(());
+    };
+    // This machine may forward packets; a connector must not use it to reach others.
+    if !addresses.contains(&packet.destination()) {
+        drops.not_ours += 1;
+        return Ok(());
     }
+    let written = tun.write_run(run);
+    note_written(written, drops)
+}
+
+fn note_written(written: io::Result<bool>, drops: &mut Drops) -> anyhow::Result<()> {
+    if !written.context("failed to write to the interface")? {
+        drops.tun_full += 1;
+    }
+    Ok(())
 }
 
 /// Where a packet goes; fragments and unknown protocols are the connector's to judge.

@@ -49,12 +49,13 @@ impl EventLoop {
         // Whatever is found is remembered; the sessions will say what is not.
         let _ = timeout(LOOKUP_PATIENCE, join_all(lookups)).await;
 
-        let tun = TunDevice::try_open(&self.interface, MTU)
+        let tun = TunDevice::try_open(&self.interface, MTU, self.offloads)
             .map_err(|error| obstacle::from_tun(&error))?;
         let index = tun.index();
         let secret = enrolled.wireguard_secret.clone();
         let addresses = config.addresses.clone();
-        let data_plane = DataPlane::start(tun, secret, addresses.clone(), self.events.clone())
+        let events = self.events.clone();
+        let data_plane = DataPlane::start(tun, secret, addresses.clone(), self.offloads, events)
             .map_err(|error| {
                 Failure::new(
                     FailureCode::Interface,

@@ -53,6 +53,8 @@ drop_reasons! {
     InnerMalformed => "inner-malformed",
     /// The inner source address belongs to another peer or to none.
     SourceSpoofed => "source-spoofed",
+    /// The datagram met congestion, and the packet inside has no way to say so (RFC 6040).
+    CongestionExperienced => "congestion-experienced",
     /// The peer was removed.
     PeerRemoved => "peer-removed",
     /// The peer has no endpoint yet.

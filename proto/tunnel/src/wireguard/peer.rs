@@ -13,6 +13,7 @@ use super::{
     DropReason, PeerId, TunnelEvent,
     message::{DATA_OVERHEAD, MAX_DATAGRAM_LEN, MIN_BUFFER_LEN},
     outbox::Outbox,
+    path_mtu::{PathMessage, PathMtu},
     waiting::WaitingPackets,
 };
 use crate::Endpoint;
@@ -68,6 +69,9 @@ pub(super) struct Peer {
     /// The endpoint as last configured: only another one overrides what the peer proved.
     configured_endpoint: Option<SocketAddr>,
     keepalive: Option<Duration>,
+    path_mtu: PathMtu,
+    /// Inner packets to it when the path was last looked at.
+    seen_sent_packets: u64,
     /// Whether boringtun has keys to send with. INVARIANT: while this is false nothing is handed
     /// to `Tunn::encapsulate`, whose own queue counts packets, not bytes.
     established: bool,
@@ -90,6 +94,7 @@ impl Peer {
         id: PeerId,
         public_key: WireguardPublicKey,
         tunn: Tunn,
+        longest_packet: usize,
         now: Instant,
     ) -> Self {
         Self {
@@ -100,6 +105,8 @@ impl Peer {
             endpoint: None,
             configured_endpoint: None,
             keepalive: None,
+            path_mtu: PathMtu::new(longest_packet),
+            seen_sent_packets: 0,
             established: false,
             sessions: [None; 2],
             last_handshake: None,
@@ -124,6 +131,17 @@ impl Peer {
 
     pub(super) fn allowed_ips(&self) -> &[IpNet] {
         &self.allowed_ips
+    }
+
+    /// The longest packet that gets through, as far as is known.
+    pub(super) const fn max_packet_len(&self) -> usize {
+        self.path_mtu.limit()
+    }
+
+    /// The network did not take a datagram because of its length.
+    pub(super) fn handle_too_big(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        self.path_mtu.handle_too_big(now);
+        self.send_probes(scratch, out, now);
     }
 
     pub(super) const fn status(&self) -> PeerStatus {
@@ -241,6 +259,15 @@ impl Peer {
         }
         self.wake_up(scratch, out, now);
         let (packet, source) = match self.tunn.decapsulate(None, datagram, into) {
+            TunnResult::WriteToTunnelV4(packet, source) if source.is_unspecified() => {
+                let message = PathMessage::try_parse(packet);
+                self.authenticated(receiver, from, scratch, out, now);
+                let Some(message) = message else {
+                    return Opened::Dropped(DropReason::InnerMalformed);
+                };
+                self.handle_path_message(message, scratch, out, now);
+                return Opened::Keepalive;
+            }
             TunnResult::WriteToTunnelV4(packet, source) => (packet, IpAddr::V4(source)),
             TunnResult::WriteToTunnelV6(packet, source) => (packet, IpAddr::V6(source)),
             TunnResult::Done => {
@@ -338,6 +365,9 @@ impl Peer {
             out.transmit(Some(self.id), endpoint, datagram);
         }
         self.established = self.tunn.time_since_last_handshake().is_some();
+        self.path_mtu.handle_timeout(self.sent_packets != self.seen_sent_packets, now);
+        self.seen_sent_packets = self.sent_packets;
+        self.send_probes(scratch, out, now);
 
         if is_expired && let Some(since) = self.trying_since {
             // boringtun also gives up an attempt that began on an old, idle peer; that one goes on.
@@ -353,6 +383,44 @@ impl Peer {
         let is_due = |interval| now.saturating_duration_since(self.last_sent) >= interval;
         if self.keepalive.is_some_and(is_due) {
             self.send_keepalive(scratch, out, now);
+        }
+    }
+
+    fn handle_path_message(
+        &mut self,
+        message: PathMessage,
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        if let Some(answer) = self.path_mtu.handle_message(message, now) {
+            self.send_path_message(answer, scratch, out, now);
+        }
+        self.send_probes(scratch, out, now);
+    }
+
+    fn send_probes(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        while let Some(len) = self.path_mtu.poll_probe() {
+            self.send_path_message(PathMessage::Probe { len }, scratch, out, now);
+        }
+    }
+
+    fn send_path_message(
+        &mut self,
+        message: PathMessage,
+        scratch: &mut [u8],
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        let (packet, datagram) = scratch.split_at_mut(scratch.len() / 2);
+        let (true, Some(endpoint), Some(packet)) =
+            (self.established, self.endpoint, message.write(packet))
+        else {
+            return;
+        };
+        if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(packet, datagram) {
+            self.last_sent = now;
+            out.transmit(Some(self.id), endpoint, datagram);
         }
     }
 
@@ -373,6 +441,8 @@ impl Peer {
     ) {
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
+            self.path_mtu.start_again(now);
+            self.send_probes(scratch, out, now);
             out.event(TunnelEvent::Roamed { peer: self.id, endpoint: from });
         }
         self.confirm_session(receiver, scratch, out, now);
@@ -395,6 +465,11 @@ impl Peer {
             return;
         }
         self.established = true;
+        // Whoever was told where the peer is asks first.
+        if self.configured_endpoint.is_some() {
+            self.path_mtu.start(now);
+            self.send_probes(scratch, out, now);
+        }
         while let (Some(endpoint), Some(packet)) = (self.endpoint, self.waiting.pop()) {
             if let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(&packet, scratch) {
                 out.transmit(Some(self.id), endpoint, datagram);

@@ -156,7 +156,7 @@ fn a_handshake_replayed_after_a_restart_does_not_move_the_endpoint() {
 #[test]
 fn a_stranger_gets_no_answer() {
     let mut pair = Pair::new();
-    let mut stranger = Tunnel::new(secret(9), pair.now);
+    let mut stranger = Tunnel::new(secret(9), 1420, pair.now);
     let peer = stranger.upsert(connector_config(), pair.now).unwrap();
     stranger.initiate_handshake(peer, pair.now);
     let initiation = stranger.poll_transmit().unwrap().bytes;
@@ -170,7 +170,7 @@ fn a_stranger_gets_no_answer() {
 #[test]
 fn a_handshake_for_another_key_gets_no_answer() {
     let mut pair = Pair::new();
-    let mut lost = Tunnel::new(secret(1), pair.now);
+    let mut lost = Tunnel::new(secret(1), 1420, pair.now);
     let config = PeerConfig { public_key: secret(9).public_key(), ..connector_config() };
     let peer = lost.upsert(config, pair.now).unwrap();
     lost.initiate_handshake(peer, pair.now);
@@ -477,8 +477,8 @@ enum Outcome {
 impl Pair {
     fn new() -> Self {
         let now = Instant::now();
-        let mut client = Tunnel::new(secret(1), now);
-        let mut connector = Tunnel::new(secret(2), now);
+        let mut client = Tunnel::new(secret(1), 1420, now);
+        let mut connector = Tunnel::new(secret(2), 1420, now);
         let connector_on_client = client.upsert(connector_config(), now).unwrap();
         let client_on_connector = connector.upsert(client_config(), now).unwrap();
         Self { client, connector, connector_on_client, client_on_connector, now }
@@ -494,7 +494,7 @@ impl Pair {
     }
 
     fn restart_connector(&mut self) {
-        self.connector = Tunnel::new(secret(2), self.now);
+        self.connector = Tunnel::new(secret(2), 1420, self.now);
         self.client_on_connector = self.connector.upsert(client_config(), self.now).unwrap();
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    hash::{BuildHasherDefault, Hasher},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -123,10 +124,14 @@ pub struct Tunnel {
     secret: WireguardSecret,
     public_key: WireguardPublicKey,
     /// By the upper 24 bits of their session indexes.
-    peers: HashMap<u32, Box<Peer>>,
+    peers: PeersByIndex,
     indexes_by_key: HashMap<WireguardPublicKey, u32>,
     allowed_ips: AllowedIps<PeerId>,
+    /// The source that the last packet had, and its owner: most packets have the same.
+    last_source: Option<(IpAddr, PeerId)>,
     next_serial: u64,
+    /// The longest packet that there will be: the MTU of the interface.
+    longest_packet: usize,
     /// Counts handshake messages and asks for cookies when there are too many.
     limiter: RateLimiter,
     limiter_reset_at: Instant,
@@ -148,16 +153,18 @@ impl Tunnel {
     /// Half of the 24-bit indexes, so that drawing a free one at random stays quick.
     const MAX_PEERS: usize = 1 << 23;
 
-    /// A tunnel without peers.
-    pub fn new(secret: WireguardSecret, now: Instant) -> Self {
+    /// A tunnel without peers, behind an interface with this MTU.
+    pub fn new(secret: WireguardSecret, mtu: u16, now: Instant) -> Self {
         let x25519_public = PublicKey::from(secret.as_x25519());
         Self {
             public_key: secret.public_key(),
             secret,
-            peers: HashMap::new(),
+            peers: PeersByIndex::default(),
             indexes_by_key: HashMap::new(),
             allowed_ips: AllowedIps::new(),
+            last_source: None,
             next_serial: 0,
+            longest_packet: mtu.into(),
             limiter: RateLimiter::new(&x25519_public, HANDSHAKES_PER_SECOND),
             limiter_reset_at: now,
             no_limiter: Arc::new(RateLimiter::new(&x25519_public, u64::MAX)),
@@ -196,6 +203,7 @@ impl Tunnel {
             None => self.add(public_key, now)?,
         };
         let peer = self.peers.get_mut(&index).expect("every known index has its peer");
+        self.last_source = None;
         self.allowed_ips.replace(peer.id(), peer.allowed_ips(), &allowed_ips);
         peer.configure(allowed_ips, endpoint, keepalive);
         Ok(peer.id())
@@ -208,6 +216,7 @@ impl Tunnel {
         }
         let Some(removed) = self.peers.remove(&peer.index) else { return false };
         self.indexes_by_key.remove(&removed.public_key());
+        self.last_source = None;
         self.allowed_ips.remove(peer, removed.allowed_ips());
         self.out.forget(peer);
         true
@@ -332,6 +341,29 @@ impl Tunnel {
         (!self.peers.is_empty()).then_some(self.next_tick)
     }
 
+    /// The longest packet that reaches a peer in one datagram, as far as is known.
+    pub fn max_packet_len(&self, peer: PeerId) -> usize {
+        self.peer(peer).map_or(self.longest_packet, Peer::max_packet_len)
+    }
+
+    /// The longest packet that reaches a peer, if the interface takes longer ones.
+    pub(super) fn short_path(&self, peer: PeerId) -> Option<usize> {
+        Some(self.max_packet_len(peer)).filter(|len| *len < self.longest_packet)
+    }
+
+    /// The network has not taken a datagram to this peer because of its length.
+    pub fn handle_too_big(&mut self, peer: PeerId, now: Instant) {
+        let Self { peers, scratch, out, .. } = self;
+        if let Some(peer) = living(peers, peer) {
+            peer.handle_too_big(scratch, out, now);
+        }
+    }
+
+    /// Counts a packet that was dropped after it was opened.
+    pub(super) fn count_drop(&mut self, reason: DropReason) {
+        self.out.count(reason);
+    }
+
     /// How much was dropped, by reason.
     pub const fn drops(&self) -> &DropCounters {
         self.out.drops()
@@ -362,7 +394,7 @@ impl Tunnel {
             index,
             Some(Arc::clone(&self.no_limiter)),
         );
-        self.peers.insert(index, Box::new(Peer::new(id, public_key, tunn, now)));
+        self.peers.insert(index, Box::new(Peer::new(id, public_key, tunn, self.longest_packet, now)));
         self.indexes_by_key.insert(public_key, index);
         Ok(index)
     }
@@ -382,7 +414,11 @@ impl Tunnel {
         let id = peer.id();
         match peer.handle_data(receiver, from, datagram, into, scratch, out, now) {
             Opened::Packet { packet, source } => {
+                if self.last_source == Some((source, id)) {
+                    return Received::Packet { peer: id, packet };
+                }
                 if self.allowed_ips.owner_of(source) == Some(id) {
+                    self.last_source = Some((source, id));
                     return Received::Packet { peer: id, packet };
                 }
                 self.out.count(DropReason::SourceSpoofed);
@@ -480,6 +516,30 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-fn living(peers: &mut HashMap<u32, Box<Peer>>, id: PeerId) -> Option<&mut Peer> {
+/// Peers by the upper 24 bits of their session indexes.
+type PeersByIndex = HashMap<u32, Box<Peer>, BuildHasherDefault<IndexHasher>>;
+
+/// Indexes are drawn at random by us, so they are as good as their hashes.
+#[derive(Default)]
+struct IndexHasher(u64);
+
+impl Hasher for IndexHasher {
+    fn finish(&self) -> u64 {
+        // The table looks at the upper bits and at the lower ones.
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, index: u32) {
+        self.0 = index.into();
+    }
+}
+
+fn living(peers: &mut PeersByIndex, id: PeerId) -> Option<&mut Peer> {
     peers.get_mut(&id.index).map(|peer| &mut **peer).filter(|peer| peer.id() == id)
 }

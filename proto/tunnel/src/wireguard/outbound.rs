@@ -1,0 +1,110 @@
+//! Seals packets one behind the other and sends them in trains.
+
+use std::time::Instant;
+
+use super::{PeerId, Sealed, Tunnel};
+use crate::{
+    Ecn, Frame, Heading, SendOutcome, Train, UdpSocket, packet::clamp_segment_size,
+};
+
+/// Datagrams that the network did not take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendLosses {
+    /// A full socket did not take them.
+    pub socket_full: u64,
+    /// Longer than the path takes.
+    pub too_big: u64,
+    /// No route leads there.
+    pub unreachable: u64,
+}
+
+/// The way to the network: what is sealed for one peer becomes trains.
+///
+/// Seal with [`seal_frame`](Self::seal_frame) and [`seal_packet`](Self::seal_packet), and
+/// [`flush`](Self::flush) when nothing more waits to be sealed.
+pub struct Outbound {
+    train: Train,
+    losses: SendLosses,
+}
+
+impl Outbound {
+    /// With a buffer of its own, about 128 KiB.
+    pub fn new() -> Self {
+        Self { train: Train::new(), losses: SendLosses::default() }
+    }
+
+    /// Seals all packets that `frame` stands for.
+    ///
+    /// Those that a drop ends, or a handshake holds, are counted or queued by the tunnel.
+    pub fn seal_frame(
+        &mut self,
+        tunnel: &mut Tunnel,
+        udp: &mut UdpSocket,
+        peer: PeerId,
+        frame: Frame<'_>,
+        now: Instant,
+    ) {
+        let is_lone = frame.packet_count() == 1;
+        let mut segments = frame.segments();
+        while let Some(packet) = segments.next() {
+            if is_lone && let Some(len) = tunnel.short_path(peer) {
+                clamp_segment_size(packet, len);
+            }
+            self.seal_packet(tunnel, udp, peer, packet, now);
+        }
+        if self.train.is_bulky() {
+            self.flush(tunnel, udp, now);
+        }
+    }
+
+    /// Seals one packet.
+    pub fn seal_packet(
+        &mut self,
+        tunnel: &mut Tunnel,
+        udp: &mut UdpSocket,
+        peer: PeerId,
+        packet: &[u8],
+        now: Instant,
+    ) {
+        match tunnel.seal(peer, packet, self.train.slot(), now) {
+            Sealed::Datagram { to, bytes } => {
+                let len = bytes.len();
+                let heading = Heading { peer, to, ecn: Ecn::of(packet) };
+                if !self.train.try_append(heading, len) {
+                    self.flush(tunnel, udp, now);
+                    self.train.begin(heading, len);
+                }
+            }
+            Sealed::Waiting => {}
+            Sealed::Dropped(reason) => {
+                tracing::trace!(%peer, %reason, "Dropped a packet to a peer");
+            }
+        }
+    }
+
+    /// Sends what has been sealed.
+    pub fn flush(&mut self, tunnel: &mut Tunnel, udp: &mut UdpSocket, now: Instant) {
+        let Some(heading) = self.train.heading() else { return };
+        let count = u64::try_from(self.train.count()).unwrap_or(u64::MAX);
+        match udp.send_train(&mut self.train) {
+            SendOutcome::Sent => {}
+            SendOutcome::Full => self.losses.socket_full += count,
+            SendOutcome::Unreachable => self.losses.unreachable += count,
+            SendOutcome::TooBig => {
+                self.losses.too_big += count;
+                tunnel.handle_too_big(heading.peer, now);
+            }
+        }
+    }
+
+    /// What was lost so far.
+    pub const fn losses(&self) -> SendLosses {
+        self.losses
+    }
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self::new()
+    }
+}
