@@ -153,6 +153,9 @@ impl Lab {
 }
 
 /// How much the programs say: what `RUST_LOG` asks for, or enough to understand a failure.
+///
+/// Release builds are there to be measured, as users run them.
 fn log_filter() -> String {
-    env::var("RUST_LOG").unwrap_or_else(|_| "info,adit=debug".to_owned())
+    let filter = if cfg!(debug_assertions) { "info,adit=debug" } else { "info" };
+    env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned())
 }

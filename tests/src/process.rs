@@ -144,18 +144,24 @@ impl Process {
         self.transcript.output()
     }
 
-    /// Sends a signal, if the process still runs.
+    /// Returns the process id as the test sees it, while the process runs.
+    #[must_use]
     #[track_caller]
-    pub fn signal(&self, signal: Signal) {
-        let pid = wait_until("nsenter forks", Duration::from_secs(5), || {
+    pub fn id(&self) -> Option<u32> {
+        wait_until("nsenter forks", Duration::from_secs(5), || {
             // The lock keeps an ended process from being reaped, and its id from being reused.
             let state = self.transcript.lock();
             if state.exit.is_some() {
                 return Some(None);
             }
             child_of(self.nsenter).map(Some)
-        });
-        let Some(pid) = pid else { return };
+        })
+    }
+
+    /// Sends a signal, if the process still runs.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let Some(pid) = self.id() else { return };
         let state = self.transcript.lock();
         if state.exit.is_some() {
             return;

@@ -1,5 +1,6 @@
 use std::{
     env,
+    ffi::OsString,
     path::PathBuf,
     process::{Command, ExitCode, ExitStatus},
     thread,
@@ -15,9 +16,24 @@ pub(crate) fn build() -> anyhow::Result<()> {
     build_with(cargo().args(["build", "--workspace", "--all-targets"]))
 }
 
+/// How programs are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// As for the tests.
+    Dev,
+    /// As users get them.
+    Release,
+}
+
 /// Builds the programs alone.
-pub(crate) fn build_programs() -> anyhow::Result<()> {
-    build_with(cargo().args(["build", "--workspace", "--bins"]))
+pub(crate) fn build_programs(profile: Profile) -> anyhow::Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--bins"]);
+    if profile == Profile::Release {
+        command.args(["--release", "--exclude", "xtask"]);
+    }
+
+    build_with(&mut command)
 }
 
 /// How long the tests may take.
@@ -59,6 +75,11 @@ pub(crate) fn run_demo(keep: bool) -> anyhow::Result<ExitCode> {
     }
 
     run(&mut command)
+}
+
+/// Runs the benchmark, which was built before.
+pub(crate) fn run_bench(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    run(Command::new(target_dir().join("release/bench")).args(arguments))
 }
 
 /// Counts the tests whose name holds `filter`.

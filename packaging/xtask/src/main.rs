@@ -3,11 +3,11 @@
 mod cargo;
 mod setup;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
-use self::cargo::Length;
+use self::cargo::{Length, Profile};
 
 /// The developers' commands.
 #[derive(Parser)]
@@ -26,6 +26,13 @@ enum Cli {
         #[arg(long)]
         keep: bool,
     },
+    /// Measure Adit beside other tunnels; see `cargo xtask bench --help`.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What the benchmark is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check the machine, and install what the tests need, as the other commands do.
     Setup,
 }
@@ -35,6 +42,7 @@ fn main() -> ExitCode {
         Cli::Test { filter } => test(filter.as_deref(), Length::Ordinary),
         Cli::Nightly => test(None, Length::Nightly),
         Cli::Demo { keep } => demo(keep),
+        Cli::Bench { arguments } => bench(&arguments),
         Cli::Setup => setup::run().map(|()| ExitCode::SUCCESS),
     };
 
@@ -54,7 +62,14 @@ fn test(filter: Option<&str>, length: Length) -> anyhow::Result<ExitCode> {
 
 fn demo(keep: bool) -> anyhow::Result<ExitCode> {
     setup::run()?;
-    cargo::build_programs()?;
+    cargo::build_programs(Profile::Dev)?;
 
     cargo::run_demo(keep)
+}
+
+fn bench(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    setup::run()?;
+    cargo::build_programs(Profile::Release)?;
+
+    cargo::run_bench(arguments)
 }

@@ -7,6 +7,7 @@ mod durability;
 mod event;
 mod hold;
 mod http;
+mod load;
 mod packet_socket;
 mod raw;
 mod replay;
@@ -32,6 +33,12 @@ enum Cli {
     UdpServe(udp::ServeArgs),
     /// Send datagrams and count the answers.
     UdpPing(udp::PingArgs),
+    /// Count datagrams of udp-load, and send back those of udp-round-trip.
+    UdpCount(load::CountArgs),
+    /// Send datagrams at a rate, and ask how many arrived.
+    UdpLoad(load::SendArgs),
+    /// Measure how long datagrams take there and back.
+    UdpRoundTrip(load::RoundTripArgs),
     /// Serve one web page.
     HttpServe(http::Args),
     /// Serve checked transfers.
@@ -74,6 +81,9 @@ fn main() -> ExitCode {
         Cli::TcpDownload(args) => download::run(&args),
         Cli::UdpServe(args) => udp::serve(&args),
         Cli::UdpPing(args) => udp::ping(&args),
+        Cli::UdpCount(args) => load::count(&args),
+        Cli::UdpLoad(args) => load::send(&args),
+        Cli::UdpRoundTrip(args) => load::round_trip(&args),
         Cli::HttpServe(args) => http::run(args),
         Cli::TransferServe(args) => transfer::serve(&args),
         Cli::Download(args) => transfer::download(&args),

@@ -1,0 +1,144 @@
+mod adit;
+mod command_line;
+mod point_to_point;
+mod wireguard;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use adit_tests::{Process, wait_until};
+
+pub(crate) use self::{
+    adit::{Adit, AditEnds},
+    command_line::CommandLine,
+    point_to_point::PointToPoint,
+    wireguard::WireGuard,
+};
+use crate::{
+    measure::ProcessorTime,
+    pair::{Pair, READY, SERVER},
+};
+
+/// Somebody who joins two hosts.
+#[derive(Debug, Clone)]
+pub(crate) enum Contender {
+    /// The cable itself, which is what there is to lose.
+    Veth,
+    Adit(Adit),
+    WireGuard(WireGuard),
+    PointToPoint(PointToPoint),
+}
+
+impl Contender {
+    /// Returns everybody who takes part unless told otherwise, in the order of the table.
+    pub(crate) fn all(policies: u32) -> Vec<Self> {
+        vec![
+            Self::Veth,
+            Self::Adit(Adit { policies }),
+            Self::WireGuard(WireGuard::gotatun()),
+            Self::WireGuard(WireGuard::boringtun()),
+            Self::WireGuard(WireGuard::wireguard_go()),
+        ]
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Veth => "veth",
+            Self::Adit(_) => "adit",
+            Self::WireGuard(wireguard) => &wireguard.name,
+            Self::PointToPoint(program) => &program.name,
+        }
+    }
+
+    /// Returns what carries the packets between the two ends.
+    pub(crate) fn carrier(&self) -> &'static str {
+        match self {
+            Self::Veth => "none",
+            Self::Adit(_) | Self::WireGuard(_) => "wireguard",
+            Self::PointToPoint(_) => "own",
+        }
+    }
+
+    /// Returns the program that is not on this machine, without which there is no such contender.
+    pub(crate) fn missing_program(&self) -> Option<&str> {
+        match self {
+            Self::Veth | Self::Adit(_) => None,
+            Self::WireGuard(wireguard) => wireguard.command.missing_program(),
+            Self::PointToPoint(program) => program.command.missing_program(),
+        }
+    }
+
+    /// Starts both ends, and waits until packets pass.
+    #[track_caller]
+    pub(crate) fn start(&self, pair: &Pair) -> Tunnel {
+        let tunnel = match self {
+            Self::Veth => Tunnel { server: SERVER, ends: Ends::Programs(Vec::new()) },
+            Self::Adit(adit) => adit.start(pair),
+            Self::WireGuard(wireguard) => wireguard.start(pair),
+            Self::PointToPoint(program) => program.start(pair),
+        };
+        tunnel.wait_until_it_carries(pair);
+
+        tunnel
+    }
+}
+
+/// Both ends of a contender that were started.
+pub(crate) struct Tunnel {
+    /// The server's address, by which the tunnel is used.
+    pub(crate) server: Ipv4Addr,
+    ends: Ends,
+}
+
+enum Ends {
+    Programs(Vec<Process>),
+    Adit(Box<AditEnds>),
+}
+
+impl Tunnel {
+    pub(crate) fn address(&self) -> IpAddr {
+        self.server.into()
+    }
+
+    /// Returns Adit's parts, if it is that.
+    pub(crate) fn adit(&self) -> Option<&AditEnds> {
+        match &self.ends {
+            Ends::Programs(_) => None,
+            Ends::Adit(ends) => Some(ends),
+        }
+    }
+
+    /// Reads how long the tunnel's processes have kept processors busy; none if it has none.
+    #[track_caller]
+    pub(crate) fn processor_time(&self) -> Option<Duration> {
+        let processes = self.processes();
+        if processes.is_empty() {
+            return None;
+        }
+        let ids = processes.iter().map(|process| {
+            process.id().unwrap_or_else(|| panic!("a program ended: {}", process.output()))
+        });
+
+        Some(ids.map(ProcessorTime::of_tree).sum())
+    }
+
+    fn processes(&self) -> Vec<&Process> {
+        match &self.ends {
+            Ends::Programs(programs) => programs.iter().collect(),
+            Ends::Adit(ends) => ends.processes(),
+        }
+    }
+
+    #[track_caller]
+    fn wait_until_it_carries(&self, pair: &Pair) {
+        wait_until("the tunnel carries", READY, || {
+            for process in self.processes() {
+                assert!(process.is_running(), "a program ended: {}", process.output());
+            }
+            let address = self.server.to_string();
+            pair.laptop.run(["ping", "-c1", "-W1", &address]).success().then_some(())
+        });
+    }
+}

@@ -1,0 +1,7 @@
+mod processor_time;
+mod tcp;
+
+pub(crate) use self::{
+    processor_time::ProcessorTime,
+    tcp::{Direction, Tcp},
+};
