@@ -10,19 +10,22 @@ use crate::forward::SourceNat;
 /// Admits clients to private services and enforces policy on every flow.
 #[derive(Debug, Parser)]
 #[command(name = "adit-connector", version)]
-pub(crate) struct Cli {
+pub struct Cli {
+    /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
+/// What the connector can be told to do.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Joins if need be, then serves until it is told to stop.
     Run(Config),
 }
 
+/// How to run.
 #[derive(Debug, Args)]
-pub(crate) struct Config {
+pub struct Config {
     /// File with a connector token; needed for the first start only.
     #[arg(long, value_name = "FILE", env = "ADIT_CONNECTOR_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,

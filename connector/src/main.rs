@@ -1,45 +1,11 @@
-//! The connector: stands beside private services, admits clients and lets a flow through only if
-//! policy permits it.
-//!
-//! ```text
-//! control ─ bundle ─▶ freshness ─ standing ─▶ sessions ─ commands ─▶ data plane (a thread)
-//!    ▲                                          ▲  │                  │  UDP ◀▶ WireGuard
-//!    └ stream, fetch                 clients ───┘  └ denied ◀─────────┤  forwarder: flows
-//!                                                      events ◀───────┘  TUN ◀▶ kernel ◀▶ services
-//! ```
-//!
-//! Invariants:
-//! - only the sessions' task changes which devices and which policy the data plane has;
-//! - the data plane never waits for anyone: what its full queues do not take is counted;
-//! - a packet is forwarded on showing an `Authorization`, which only the evaluator makes.
-
-mod admission;
-mod backoff;
-mod bundle_store;
-mod clock;
-mod config;
-mod control;
-mod data_plane;
-mod enforced;
-mod events;
-mod flow_table;
-mod forward;
-mod forwarder;
-mod freshness;
-mod health;
-mod listen;
-mod own_addresses;
-mod run;
-mod sessions;
-mod state_dir;
+//! The connector's program: see the library of the same name.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
+use adit_connector::{Cli, Command};
 use clap::Parser as _;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-
-use crate::config::{Cli, Command};
 
 fn main() -> ExitCode {
     let Cli { command: Command::Run(config) } = Cli::parse();
@@ -61,7 +27,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run::run(config)));
+        .and_then(|runtime| runtime.block_on(adit_connector::run(config)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

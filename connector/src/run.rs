@@ -29,7 +29,11 @@ use crate::{
 };
 
 /// Runs the connector until it is told to stop.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// What the connector cannot go on without.
+pub async fn run(config: Config) -> anyhow::Result<()> {
     /// Messages about denied flows; more at once help no one.
     const DENIALS: usize = 1024;
 
