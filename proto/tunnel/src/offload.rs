@@ -6,10 +6,10 @@
 //! (RFC 6864 §4.1), counts up from that of the first.
 
 mod merge;
+#[cfg(test)]
+mod sample;
 mod split;
 mod switches;
-#[cfg(test)]
-mod tests;
 mod virtio_header;
 
 pub use merge::{Merger, Run};

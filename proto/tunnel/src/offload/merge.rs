@@ -1,5 +1,8 @@
 //! From the network to the TUN device: packets of one flow, one after another, become one.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use super::{Protocol, VirtioHeader, address_sum};

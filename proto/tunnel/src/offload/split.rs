@@ -1,5 +1,8 @@
 //! From the TUN device to the network: one super-packet becomes many packets.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Protocol, VirtioHeader, address_sum, is_ipv4};
 use crate::{
     PacketError, TcpFlags,
