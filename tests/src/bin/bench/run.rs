@@ -10,8 +10,8 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    arguments::Arguments, contender::Contender, machine::Machine, pair::Pair, report::Report,
-    table::table, test::Test,
+    arguments::Arguments, contender::Contender, machine::Machine, pair::Pair, picture::picture,
+    report::Report, table::table, test::Test,
 };
 
 /// About how long it takes to make a world and to start a contender in it.
