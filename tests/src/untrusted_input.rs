@@ -1,6 +1,8 @@
 //! What strangers can send, each kind fed to everything that reads it. A fuzzer calls these with
 //! inputs of its own making, the tests with the committed corpus. Each must return, whatever comes.
 
+mod train;
+
 use std::{
     net::SocketAddr,
     sync::LazyLock,
@@ -13,17 +15,22 @@ use adit_proto::{
     PortRange, Protocol, Signed, SigningKey, Timestamp, TokenType, api,
 };
 use adit_tunnel::{
-    Endpoint, Packet, PeerConfig, Received, Refusal, Sealed, Tunnel, WireguardSecret, refuse,
+    Endpoint, Frame, Merger, Packet, PeerConfig, Received, Refusal, Sealed, Tunnel,
+    WireguardSecret, refuse,
 };
 use serde::{Serialize, de::DeserializeOwned};
+
+use self::train::Train;
 
 /// Gives input to everything that reads its kind.
 pub type Feed = fn(&[u8]);
 
 /// The kinds of input, each with the name of its fuzz target and of its corpus.
-pub const KINDS: [(&str, Feed); 5] = [
+pub const KINDS: [(&str, Feed); 7] = [
     ("outer_datagram", outer_datagram),
     ("inner_packet", inner_packet),
+    ("split", split),
+    ("merge", merge),
     ("credential", credential),
     ("bundle", bundle),
     ("rest_body", rest_body),
@@ -99,6 +106,91 @@ pub fn inner_packet(bytes: &[u8]) {
             assert_eq!(answer.destination(), packet.source());
         }
     }
+}
+
+/// What a TUN device with offloads gives: its packets are those of one flow and carry every byte.
+pub fn split(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    let Ok(frame) = Frame::try_parse(&mut bytes) else { return };
+    let whole = frame.packet().to_vec();
+    let whole_flow = Packet::try_parse(&whole).map(|packet| packet.flow());
+    let (count, wire_bytes) = (frame.packet_count(), frame.wire_bytes());
+    let (ecn, max_len) = (frame.ecn(), frame.max_packet_len());
+    assert!(ecn < 4);
+    let header_len = match u64::from(count) {
+        0 => panic!("a frame of no packets"),
+        1 => 0,
+        count => usize::try_from((wire_bytes - whole.len() as u64) / (count - 1)).expect("short"),
+    };
+
+    let mut segments = frame.segments();
+    let (mut split_count, mut split_bytes, mut longest) = (0, 0, 0);
+    let mut carried = whole.get(..header_len).expect("headers of its own").to_vec();
+    while let Some(segment) = segments.next() {
+        split_count += 1;
+        split_bytes += segment.len() as u64;
+        longest = longest.max(segment.len());
+        carried.extend_from_slice(&segment[header_len..]);
+        if count > 1
+            && let Ok(whole_flow) = whole_flow
+        {
+            let packet = Packet::try_parse(segment).expect("a segment is a packet");
+            assert_eq!((packet.flow(), packet.bytes().len()), (whole_flow, segment.len()));
+        }
+    }
+    assert_eq!((split_count, split_bytes, longest), (count, wire_bytes, max_len));
+    if count > 1 {
+        assert_eq!(carried, whole, "payload got lost");
+    }
+}
+
+/// Packets that leave the tunnel and merge: what is made of them splits into the same packets.
+pub fn merge(bytes: &[u8]) {
+    let mut merger = Merger::new();
+    let mut waiting = Vec::new();
+    for arrival in Train::new(bytes) {
+        let len = arrival.packet.len();
+        merger.slot()[..len].copy_from_slice(&arrival.packet);
+        if arrival.is_late || !merger.try_extend(len) {
+            assert_is_taken(&mut merger, &mut waiting);
+            assert_eq!(merger.slot()[..len], arrival.packet, "the slot changed");
+            merger.begin(len);
+        }
+        waiting.push(arrival.packet);
+    }
+    assert_is_taken(&mut merger, &mut waiting);
+}
+
+/// Takes the present run, which consists of the packets that wait.
+fn assert_is_taken(merger: &mut Merger, waiting: &mut Vec<Vec<u8>>) {
+    let Some(mut run) = merger.take() else {
+        assert!(waiting.is_empty(), "packets got lost");
+        return;
+    };
+    assert_eq!(run.packet_count() as usize, waiting.len());
+    let is_merged = waiting.len() > 1;
+    let flow = Packet::try_parse(run.packet()).map(|packet| packet.flow());
+    let mut segments = Frame::try_parse(run.frame_mut()).expect("a run is a frame").segments();
+    for arrived in waiting.drain(..) {
+        let segment = segments.next().expect("as many packets as arrived");
+        let mut expected = match Packet::try_parse(&arrived) {
+            Ok(packet) => {
+                assert_eq!(Ok(packet.flow()), flow, "merged from several flows");
+                packet.bytes().to_vec()
+            }
+            // It goes on as it is, but perhaps without what its length says is padding.
+            Err(_) => arrived.get(..segment.len()).expect("nothing is added").to_vec(),
+        };
+        // The identification of a packet that must not be fragmented means nothing (RFC 6864).
+        if is_merged && expected[0] == 0x45 && expected[6] & 0x40 != 0 {
+            for place in [4..6, 10..12] {
+                expected[place.clone()].fill(0);
+                segment[place].fill(0);
+            }
+        }
+        assert_eq!(segment, expected);
+    }
+    assert_eq!(segments.next(), None);
 }
 
 /// A device's credential, an assertion or a token to join with: as sent, and rightly signed around
