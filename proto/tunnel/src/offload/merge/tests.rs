@@ -84,7 +84,7 @@ fn any_difference_in_the_headers_begins_another_run() {
         ("options of ip", |sample| sample.ip_options = vec![1; 4]),
     ];
     let tcp: [Alteration; 7] = [
-        ("acknowledgment", |sample| sample.as_tcp().acknowledgment += 1),
+        ("acknowledgment", |sample| sample.as_tcp().acknowledgment ^= 0x0100_0000),
         ("window", |sample| sample.as_tcp().window += 1),
         ("urgent pointer", |sample| sample.as_tcp().urgent += 1),
         ("options", |sample| sample.as_tcp().options = vec![1; 4]),
@@ -112,6 +112,16 @@ fn any_difference_in_the_headers_begins_another_run() {
                 assert_eq!(there_and_back(&packets), packets, "{name}");
             }
         }
+    }
+}
+
+#[test]
+fn fragments_do_not_merge_even_with_each_other() {
+    for fragment in [0x2000, 0x0001, 0x8000, 0xc000] {
+        let first = Sample { fragment, ..Sample::tcp(true, 100) };
+        let packets = bytes_of(&flow(&first, 2));
+        assert_eq!(run_lens(&packets), [1, 1], "{fragment:#x}");
+        assert_eq!(there_and_back(&packets), packets);
     }
 }
 
@@ -230,24 +240,47 @@ fn a_checksum_of_zero_written_the_other_way_is_kept() {
 }
 
 #[test]
+fn an_ip_checksum_of_zero_written_the_other_way_is_kept() {
+    let samples = (0..=u16::MAX).map(|id| Sample { id, ..Sample::udp(true, 100) });
+    let mut samples = samples.skip_while(|sample| sample.bytes()[10..12] != [0, 0]);
+    let first = samples.next().unwrap();
+    let mut packets = bytes_of(&flow(&first, 2));
+    assert_eq!(run_lens(&packets), [2]);
+    packets[0][10..12].fill(0xff);
+    assert_eq!(run_lens(&packets), [1, 1]);
+    assert_eq!(there_and_back(&packets), packets);
+}
+
+#[test]
 fn datagrams_without_a_checksum_do_not_merge() {
     let mut first = Sample::udp(true, 100);
     first.transport = Transport::Udp { has_checksum: false };
     let packets = bytes_of(&flow(&first, 2));
     assert_eq!(run_lens(&packets), [1, 1]);
     assert_eq!(there_and_back(&packets), packets);
+
+    // Nor if zero is what the words add up to.
+    let mut first = Sample::udp(true, 100);
+    first.payload[..2].fill(0);
+    let checksum = [26, 27].map(|at: usize| first.bytes()[at]);
+    first.payload[..2].copy_from_slice(&checksum);
+    let mut packets = bytes_of(&[first.clone(), first.next(100)]);
+    assert_eq!(packets[0][26..28], [0xff, 0xff], "the sample is not what it is to be");
+    assert_eq!(run_lens(&packets), [2]);
+    packets[0][26..28].fill(0);
+    assert_eq!(run_lens(&packets), [1, 1]);
+    assert_eq!(there_and_back(&packets), packets);
 }
 
 #[test]
 fn a_datagram_shorter_than_its_packet_does_not_merge() {
-    let packets: Vec<Vec<u8>> = flow(&Sample::udp(true, 100), 2)
-        .iter()
-        .map(|sample| {
-            let mut bytes = sample.bytes();
-            bytes[24..26].copy_from_slice(&107_u16.to_be_bytes());
-            bytes
-        })
-        .collect();
+    let mut packets = bytes_of(&flow(&Sample::udp(true, 100), 2));
+    for packet in &mut packets {
+        // One less here and one more there: the sum over all stays right.
+        packet[25] -= 1;
+        let checksum = u16::from_be_bytes([packet[26], packet[27]]) + 1;
+        packet[26..28].copy_from_slice(&checksum.to_be_bytes());
+    }
     assert_eq!(run_lens(&packets), [1, 1]);
     assert_eq!(there_and_back(&packets), packets);
 }
@@ -272,6 +305,9 @@ fn a_run_is_no_longer_than_a_packet_can_be() {
         let packets = bytes_of(&flow(&Sample::tcp(is_ipv4, payload_len + 1), 7));
         assert_eq!(run_lens(&packets), [4, 3]);
     }
+    // Four of these would be one byte too many.
+    let packets = bytes_of(&flow(&Sample::tcp(true, (65_536 - 40) / 4), 6));
+    assert_eq!(run_lens(&packets), [3, 3]);
 }
 
 #[test]
@@ -298,19 +334,19 @@ fn the_packet_in_the_slot_survives_the_taking_of_the_run() {
 
 #[test]
 fn the_slot_always_has_room_for_any_datagram() {
-    let largest = Sample::udp(true, 65_507).bytes();
-    let small = Sample::tcp(true, 1).bytes();
+    let packets = [1, 20_000, 25_000, 65_507, 1, 1, 32_700, 65_507, 9000]
+        .map(|payload_len| Sample { transport: Transport::Echo, ..Sample::udp(true, payload_len) })
+        .map(|sample| sample.bytes());
     let mut merger = Merger::new();
-    for round in 0..3000 {
-        let packet = if round % 7 == 0 { &largest } else { &small };
+    let mut last: Option<&Vec<u8>> = None;
+    for packet in packets.iter().cycle().take(1000) {
         assert!(merger.slot().len() >= MAX_PACKET_LEN + 32);
         put(&mut merger, packet);
         assert!(!merger.try_extend(packet.len()));
-        if let Some(run) = merger.take() {
-            assert!(run.packet() == &largest[..] || run.packet() == &small[..]);
-        }
-        assert_eq!(merger.slot()[..packet.len()], packet[..]);
+        assert!(merger.take().map(|run| run.packet().to_vec()).as_ref() == last);
+        assert!(merger.slot().starts_with(packet));
         merger.begin(packet.len());
+        last = Some(packet);
     }
 }
 
