@@ -68,7 +68,12 @@ fn demo(keep: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn bench(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    setup::run()?;
+    let asks_for_help = |argument: &OsString| argument == "--help" || argument == "-h";
+    if !arguments.iter().any(asks_for_help) {
+        setup::run()?;
+        let only = setup::only_contenders(arguments);
+        setup::ensure_contenders(&cargo::target_dir(), only.as_deref());
+    }
     cargo::build_programs(Profile::Release)?;
 
     cargo::run_bench(arguments)

@@ -1,3 +1,4 @@
+mod contenders;
 mod packages;
 mod schemathesis;
 
@@ -10,7 +11,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-pub(crate) use self::schemathesis::ensure as ensure_schemathesis;
+pub(crate) use self::{
+    contenders::{ensure as ensure_contenders, only as only_contenders},
+    schemathesis::ensure as ensure_schemathesis,
+};
 
 /// Makes sure that this machine can run worlds: programs, TUN devices, namespaces.
 pub(crate) fn run() -> anyhow::Result<()> {

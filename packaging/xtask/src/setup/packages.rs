@@ -22,8 +22,11 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 /// Services that their packages would start now and at every boot; the tests run their own.
-const SERVICES: &[(&str, &str)] =
-    &[("nginx-light", "nginx.service"), ("openssh-server", "ssh.service")];
+const SERVICES: &[(&str, &str)] = &[
+    ("nginx-light", "nginx.service"),
+    ("openssh-server", "ssh.service"),
+    ("openvpn", "openvpn.service"),
+];
 
 /// Installs what is missing, or says what to install.
 pub(crate) fn ensure(root: bool) -> anyhow::Result<()> {
@@ -49,6 +52,18 @@ pub(crate) fn ensure(root: bool) -> anyhow::Result<()> {
     }
 
     Ok(())
+}
+
+/// Installs a program that only some need, or says what to install.
+pub(crate) fn ensure_one(program: &str, package: &'static str) -> anyhow::Result<()> {
+    if find(program).is_some() {
+        return Ok(());
+    }
+    if !nix::unistd::geteuid().is_root() || find("apt-get").is_none() {
+        bail!("missing on this machine; run as root: apt-get install {package}");
+    }
+    eprintln!("Installing {package}");
+    install(&BTreeSet::from([package]))
 }
 
 fn missing() -> BTreeSet<&'static str> {

@@ -2,6 +2,7 @@
 
 mod access;
 mod agreement;
+mod crowd;
 mod download;
 mod durability;
 mod event;
@@ -9,6 +10,7 @@ mod hold;
 mod http;
 mod load;
 mod packet_socket;
+mod populate;
 mod raw;
 mod replay;
 mod serve;
@@ -37,6 +39,8 @@ enum Cli {
     UdpCount(load::CountArgs),
     /// Send datagrams at a rate, and ask how many arrived.
     UdpLoad(load::SendArgs),
+    /// Ask how many datagrams arrived.
+    UdpReport(load::ReportArgs),
     /// Measure how long datagrams take there and back.
     UdpRoundTrip(load::RoundTripArgs),
     /// Serve one web page.
@@ -59,6 +63,10 @@ enum Cli {
     Durability(durability::Args),
     /// Ask control plane and connector the same questions, and decide them alone.
     Agreement(agreement::Args),
+    /// Write policies and register devices.
+    Populate(populate::Args),
+    /// Be many WireGuard devices.
+    Crowd(crowd::Args),
     /// Make a world and keep it until killed.
     HoldWorld,
 }
@@ -83,6 +91,7 @@ fn main() -> ExitCode {
         Cli::UdpPing(args) => udp::ping(&args),
         Cli::UdpCount(args) => load::count(&args),
         Cli::UdpLoad(args) => load::send(&args),
+        Cli::UdpReport(args) => load::report(&args),
         Cli::UdpRoundTrip(args) => load::round_trip(&args),
         Cli::HttpServe(args) => http::run(args),
         Cli::TransferServe(args) => transfer::serve(&args),
@@ -94,6 +103,8 @@ fn main() -> ExitCode {
         Cli::UseAccess(args) => access::run(&args),
         Cli::Durability(args) => durability::run(&args),
         Cli::Agreement(args) => agreement::run(&args),
+        Cli::Populate(args) => populate::run(&args),
+        Cli::Crowd(args) => crowd::run(&args),
         Cli::HoldWorld => hold::run(),
     };
 

@@ -42,6 +42,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
+    /// Where to draw the results as an SVG picture.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+
     /// A further contender: a program that, started on both hosts, makes the interface {interface}
     /// and carries its packets from {local} to {peer}, two addresses of the cable. It gets
     /// addresses and MTU from the benchmark.

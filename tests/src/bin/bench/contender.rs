@@ -1,17 +1,17 @@
 mod adit;
 mod command_line;
+mod identity;
+mod openvpn;
 mod point_to_point;
+mod quincy;
 mod wireguard;
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{net::Ipv4Addr, time::Duration};
 
 use adit_tests::{Process, wait_until};
 
 pub(crate) use self::{
-    adit::{Adit, AditEnds},
+    adit::{Adit, AditServer, SERVICE},
     command_line::CommandLine,
     point_to_point::PointToPoint,
     wireguard::WireGuard,
@@ -19,6 +19,7 @@ pub(crate) use self::{
 use crate::{
     measure::ProcessorTime,
     pair::{Pair, READY, SERVER},
+    program,
 };
 
 /// Somebody who joins two hosts.
@@ -28,6 +29,8 @@ pub(crate) enum Contender {
     Veth,
     Adit(Adit),
     WireGuard(WireGuard),
+    OpenVpn,
+    Quincy,
     PointToPoint(PointToPoint),
 }
 
@@ -40,6 +43,8 @@ impl Contender {
             Self::WireGuard(WireGuard::gotatun()),
             Self::WireGuard(WireGuard::boringtun()),
             Self::WireGuard(WireGuard::wireguard_go()),
+            Self::OpenVpn,
+            Self::Quincy,
         ]
     }
 
@@ -48,6 +53,8 @@ impl Contender {
             Self::Veth => "veth",
             Self::Adit(_) => "adit",
             Self::WireGuard(wireguard) => &wireguard.name,
+            Self::OpenVpn => "openvpn",
+            Self::Quincy => "quincy",
             Self::PointToPoint(program) => &program.name,
         }
     }
@@ -57,7 +64,8 @@ impl Contender {
         match self {
             Self::Veth => "none",
             Self::Adit(_) | Self::WireGuard(_) => "wireguard",
-            Self::PointToPoint(_) => "own",
+            Self::Quincy => "quic",
+            Self::OpenVpn | Self::PointToPoint(_) => "own",
         }
     }
 
@@ -66,7 +74,21 @@ impl Contender {
         match self {
             Self::Veth | Self::Adit(_) => None,
             Self::WireGuard(wireguard) => wireguard.command.missing_program(),
+            Self::OpenVpn => program::missing(&[openvpn::PROGRAM]),
+            Self::Quincy => program::missing(&[quincy::CLIENT, quincy::SERVER_PROGRAM]),
             Self::PointToPoint(program) => program.command.missing_program(),
+        }
+    }
+
+    /// Returns Adit, if it is that.
+    pub(crate) fn adit(&self) -> Option<&Adit> {
+        match self {
+            Self::Adit(adit) => Some(adit),
+            Self::Veth
+            | Self::WireGuard(_)
+            | Self::OpenVpn
+            | Self::Quincy
+            | Self::PointToPoint(_) => None,
         }
     }
 
@@ -77,6 +99,8 @@ impl Contender {
             Self::Veth => Tunnel { server: SERVER, ends: Ends::Programs(Vec::new()) },
             Self::Adit(adit) => adit.start(pair),
             Self::WireGuard(wireguard) => wireguard.start(pair),
+            Self::OpenVpn => openvpn::start(pair),
+            Self::Quincy => quincy::start(pair),
             Self::PointToPoint(program) => program.start(pair),
         };
         tunnel.wait_until_it_carries(pair);
@@ -94,22 +118,10 @@ pub(crate) struct Tunnel {
 
 enum Ends {
     Programs(Vec<Process>),
-    Adit(Box<AditEnds>),
+    Adit(Box<adit::AditEnds>),
 }
 
 impl Tunnel {
-    pub(crate) fn address(&self) -> IpAddr {
-        self.server.into()
-    }
-
-    /// Returns Adit's parts, if it is that.
-    pub(crate) fn adit(&self) -> Option<&AditEnds> {
-        match &self.ends {
-            Ends::Programs(_) => None,
-            Ends::Adit(ends) => Some(ends),
-        }
-    }
-
     /// Reads how long the tunnel's processes have kept processors busy; none if it has none.
     #[track_caller]
     pub(crate) fn processor_time(&self) -> Option<Duration> {

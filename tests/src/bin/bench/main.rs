@@ -9,6 +9,7 @@ mod contender;
 mod machine;
 mod measure;
 mod pair;
+mod picture;
 mod program;
 mod reading;
 mod report;

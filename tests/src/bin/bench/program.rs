@@ -9,6 +9,11 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     installed(name).or_else(|| on_path(name))
 }
 
+/// Returns the first of these programs that cannot be found.
+pub(crate) fn missing(names: &[&'static str]) -> Option<&'static str> {
+    names.iter().copied().find(|name| find(name).is_none())
+}
+
 /// Looks where `cargo xtask bench` installs, `target/tools/PACKAGE/bin`.
 fn installed(name: &str) -> Option<PathBuf> {
     let current = env::current_exe().ok()?;

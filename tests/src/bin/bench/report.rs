@@ -51,6 +51,15 @@ impl Outcome {
         Reading::median(&self.rounds)
     }
 
+    /// Returns the smallest and the largest of a figure.
+    pub(crate) fn range(&self, figure: &str) -> Option<(f64, f64)> {
+        let values = self.rounds.iter().filter_map(|round| round.figure(figure));
+        values.fold(None, |range, value| match range {
+            Some((low, high)) => Some((value.min(low), value.max(high))),
+            None => Some((value, value)),
+        })
+    }
+
     fn to_json(&self) -> Value {
         let mut object = Map::new();
         object.insert("contender".to_owned(), self.contender.name().into());
@@ -62,6 +71,9 @@ impl Outcome {
         object.extend(members(&self.median()));
         if let Some(congestion_control) = self.test.congestion_control() {
             object.insert("congestion_control".to_owned(), congestion_control.into());
+        }
+        if let Some(sender) = self.test.sender() {
+            object.insert("sender".to_owned(), sender.into());
         }
         let rounds = self.rounds.iter().map(|reading| Value::Object(members(reading).collect()));
         object.insert("rounds".to_owned(), rounds.collect());

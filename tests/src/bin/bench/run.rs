@@ -3,6 +3,7 @@ use std::{
     fs,
     io::{self, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -39,7 +40,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
         }
         // What there is so far is not lost with whatever ends this early.
-        write_files(arguments, &report)?;
+        if let Some(path) = &arguments.json {
+            write(path, &format!("{:#}\n", report.to_json()))?;
+        }
+        if let Some(path) = &arguments.svg {
+            write(path, &picture(&report, &contenders, &tests))?;
+        }
     }
     show(&table(&report, &contenders, &tests))?;
 
@@ -59,7 +65,7 @@ impl Turn<'_> {
         let pair = Pair::new(self.contender.name());
         let tunnel = self.contender.start(&pair);
         for test in self.tests.iter().filter(|test| test.is_for(self.contender)) {
-            let reading = test.measure(&pair, &tunnel, self.duration);
+            let reading = test.measure(self.contender, &pair, &tunnel, self.duration);
             eprintln!("  {:<12} {}", test.name(), test.describe(&reading));
             report.add(self.contender, test, reading);
         }
@@ -87,13 +93,8 @@ fn announce(contenders: &[Contender], tests: &[Test], rounds: u32, duration: Dur
     );
 }
 
-fn write_files(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {
-    if let Some(path) = &arguments.json {
-        let text = format!("{:#}\n", report.to_json());
-        fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
-    }
-
-    Ok(())
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
 }
 
 fn show(text: &str) -> anyhow::Result<()> {

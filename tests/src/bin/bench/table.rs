@@ -54,12 +54,9 @@ fn row(outcome: &Outcome, report: &Report, columns: &[Column]) -> Vec<String> {
         let own = median.figure(column.figure);
         cells.push(own.map_or_else(|| "–".to_owned(), show));
         if index == 0 {
-            let values = outcome.rounds.iter().filter_map(|round| round.figure(column.figure));
-            let (low, high) = values
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-                    (low.min(value), high.max(value))
-                });
-            cells.push(format!("{}–{}", show(low), show(high)));
+            let range = outcome.range(column.figure);
+            let range = range.map(|(low, high)| format!("{}–{}", show(low), show(high)));
+            cells.push(range.unwrap_or_else(|| "–".to_owned()));
         }
         let base = base.as_ref().and_then(|base| base.figure(column.figure));
         let ratio = base.zip(own).filter(|(_, own)| *own > 0.0).map(|(base, own)| base / own);

@@ -1,9 +1,9 @@
 /// Bytes that every datagram begins with; the rest of it is padding.
-pub(super) const HEADER_LEN: usize = 16;
+pub(crate) const HEADER_LEN: usize = 16;
 
 /// What a datagram asks the server for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// To be counted.
     Load,
     /// To say how many of this trial were counted.
@@ -14,17 +14,17 @@ pub(super) enum Kind {
 
 /// The beginning of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) kind: Kind,
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
     /// Which trial it belongs to, so that stragglers of the one before do not count.
-    pub(super) trial: u32,
+    pub(crate) trial: u32,
     /// The number of the datagram, a count, or a time.
-    pub(super) value: u64,
+    pub(crate) value: u64,
 }
 
 impl Header {
     /// Writes itself to the beginning of `datagram`, which has at least [`HEADER_LEN`] bytes.
-    pub(super) fn write(self, datagram: &mut [u8]) {
+    pub(crate) fn write(self, datagram: &mut [u8]) {
         let kind: u32 = match self.kind {
             Kind::Load => 1,
             Kind::Report => 2,
@@ -36,7 +36,7 @@ impl Header {
     }
 
     /// Reads the beginning of a datagram, unless it is not one of these.
-    pub(super) fn read(datagram: &[u8]) -> Option<Self> {
+    pub(crate) fn read(datagram: &[u8]) -> Option<Self> {
         let (kind, rest) = datagram.split_first_chunk()?;
         let (trial, rest) = rest.split_first_chunk()?;
         let (value, _) = rest.split_first_chunk()?;

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     datagram::{HEADER_LEN, Header, Kind},
     pace::Pace,
+    report,
 };
 use crate::event;
 
@@ -79,7 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let elapsed = pace.elapsed();
     std::thread::sleep(STRAGGLERS);
-    let received = ask(&socket, args.trial)?;
+    let received = report::ask(&socket, args.trial)?;
     event::print(
         "sent",
         json!({
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn bind(to: SocketAddr) -> anyhow::Result<UdpSocket> {
+pub(crate) fn bind(to: SocketAddr) -> anyhow::Result<UdpSocket> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -115,23 +116,4 @@ fn send(socket: &UdpSocket, buffer: &[u8], length: usize) -> io::Result<()> {
     )?;
 
     Ok(())
-}
-
-/// Asks how many datagrams of a trial have arrived.
-fn ask(socket: &UdpSocket, trial: u32) -> anyhow::Result<u64> {
-    socket.set_read_timeout(Some(Duration::from_millis(200))).context("failed to set a timeout")?;
-    let question = Header { kind: Kind::Report, trial, value: 0 };
-    let mut datagram = [0; HEADER_LEN];
-    for _ in 0..20 {
-        question.write(&mut datagram);
-        // What was sent last may be answered by an error.
-        let _ = socket.send(&datagram);
-        let Ok(length) = socket.recv(&mut datagram) else { continue };
-        let answer = Header::read(&datagram[..length]);
-        if let Some(answer) = answer.filter(|answer| answer.kind == Kind::Report) {
-            return Ok(answer.value);
-        }
-    }
-
-    Err(anyhow::anyhow!("the server does not say how many datagrams came"))
 }

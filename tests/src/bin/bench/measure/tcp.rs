@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use adit_tests::Process;
 
@@ -68,5 +68,17 @@ impl Tcp {
         };
 
         client.spawn()
+    }
+}
+
+impl fmt::Display for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let streams = if self.streams == 1 { "stream" } else { "streams" };
+        let direction = match self.direction {
+            Direction::ToServer => "laptop to server",
+            Direction::ToLaptop => "server to laptop",
+        };
+
+        write!(f, "TCP, {} {streams}, {direction}, {}", self.streams, self.congestion_control)
     }
 }
