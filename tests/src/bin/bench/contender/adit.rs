@@ -45,9 +45,7 @@ impl Adit {
     #[track_caller]
     pub(crate) fn start_server(&self, pair: &Pair) -> AditServer {
         let (host, ip) = (&pair.server, SERVER.to_string());
-        host.check(["ip", "link", "add", "service", "type", "dummy"]);
-        host.check(["ip", "addr", "add", &format!("{SERVICE}/32"), "dev", "service"]);
-        host.check(["ip", "link", "set", "service", "up"]);
+        host.check(["ip", "addr", "add", &format!("{SERVICE}/32"), "dev", "lo"]);
         let control_plane = ControlPlane::start(host, &ip);
         let site = control_plane.create_site("site");
         let user = control_plane.create_user("ada");
