@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use adit_tunnel::TUN_QUEUE_LEN;
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
@@ -14,6 +15,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressFlags, AddressHeaderFlags},
+        link::LinkAttribute,
         route::{
             RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
             RouteType, RouteVia,
@@ -72,9 +74,13 @@ impl Network {
         Ok(Self { handle, _connection: Task::spawn(connection) })
     }
 
-    /// Sets the interface's MTU and brings it up.
+    /// Sets the MTU of a TUN device and the length of its queue, and brings it up.
     pub(crate) async fn bring_up(&self, interface: u32, mtu: u16) -> Result<(), NetworkError> {
-        let message = LinkUnspec::new_with_index(interface).mtu(mtu.into()).up().build();
+        let message = LinkUnspec::new_with_index(interface)
+            .mtu(mtu.into())
+            .append_extra_attribute(LinkAttribute::TxQueueLen(TUN_QUEUE_LEN))
+            .up()
+            .build();
         self.handle
             .link()
             .change(message)

@@ -1,10 +1,14 @@
 //! The interface and its routes, through netlink.
 
+use adit_tunnel::TUN_QUEUE_LEN;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder, new_connection,
-    packet_route::route::{RouteMessage, RouteScope},
+    packet_route::{
+        link::LinkAttribute,
+        route::{RouteMessage, RouteScope},
+    },
 };
 
 /// Brings the interface up, then adds and removes routes through it.
@@ -26,7 +30,10 @@ async fn apply(
     added: Vec<IpNet>,
     removed: Vec<IpNet>,
 ) -> anyhow::Result<()> {
-    let up = LinkUnspec::new_with_index(index).up().build();
+    let up = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::TxQueueLen(TUN_QUEUE_LEN))
+        .up()
+        .build();
     handle.link().set(up).execute().await.context("failed to bring it up")?;
     for range in added {
         let route = route(index, range)?;

@@ -8,6 +8,7 @@ mod packet;
 mod session_channel;
 mod tls;
 mod tun;
+mod tun_queue;
 mod udp;
 mod wait;
 mod wireguard;
@@ -25,6 +26,7 @@ pub use session_channel::{
 };
 pub use tls::{client_config, is_pin_mismatch, peer_pin, server_config};
 pub use tun::{TunDevice, TunError};
+pub use tun_queue::TUN_QUEUE_LEN;
 pub use udp::{
     Datagram, Heading, ReceiveBatch, SendOutcome, Train, UdpError, UdpSocket,
 };

@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use adit_tests::{
-    Scene,
+    Lab, Scene,
     lab::{SVC_V4, SVC_V6},
 };
 
@@ -96,7 +96,8 @@ fn fifty_mixed_flows_pass_side_by_side() {
                     let pinged = laptop.udp_ping(datagram.address, 50, Duration::from_millis(10));
                     assert_eq!(pinged.sent, 50, "{number} {pinged:?}");
                     // UDP may lose what a full queue does not take.
-                    assert!(pinged.received >= 48, "{number} {pinged:?}");
+                    let is_whole = pinged.received >= 48;
+                    assert!(is_whole, "{number} {pinged:?} {}", queue_losses(lab));
                     assert!(pinged.errors.is_empty(), "{number} {pinged:?}");
                 }
                 _ => {
@@ -108,6 +109,13 @@ fn fifty_mixed_flows_pass_side_by_side() {
     });
 
     assert_eq!(client.status()["recent_denials"].as_array().map(Vec::len), Some(0));
+}
+
+/// How many packets found the queues of the TUN devices full.
+fn queue_losses(lab: &Lab) -> String {
+    let read =
+        "grep . /sys/class/net/adit*/statistics/tx_dropped /sys/class/net/adit*/tx_queue_len";
+    [&lab.laptop, &lab.connector].map(|host| host.sh(read)).concat()
 }
 
 fn start_client_with_all_of_the_site(scene: &Scene) -> adit_tests::Client {
