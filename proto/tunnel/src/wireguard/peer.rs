@@ -22,6 +22,10 @@ use crate::Endpoint;
 /// the first use after idling.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
+/// How many ticks a removed peer is heard out for, five seconds in all: some round trips of a slow
+/// path, and what a busy thread has left lying.
+const TICKS_TO_LEAVE: u8 = 20;
+
 /// WireGuard whitepaper §6.1: after so long without an answer, waiting packets are given up.
 const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 
@@ -83,6 +87,8 @@ pub(super) struct Peer {
     waiting: WaitingPackets,
     last_sent: Instant,
     ticked_at: Instant,
+    /// How many ticks are left, once it is removed.
+    leaving: Option<u8>,
     received_packets: u64,
     received_bytes: u64,
     sent_packets: u64,
@@ -114,6 +120,7 @@ impl Peer {
             waiting: WaitingPackets::default(),
             last_sent: now,
             ticked_at: now,
+            leaving: None,
             received_packets: 0,
             received_bytes: 0,
             sent_packets: 0,
@@ -144,6 +151,35 @@ impl Peer {
         self.send_probes(scratch, out, now);
     }
 
+    pub(super) fn is_allowed(&self, source: IpAddr) -> bool {
+        self.allowed_ips.iter().any(|prefix| prefix.contains(&source))
+    }
+
+    /// Whether it was removed and is only heard out.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// From here on nothing is begun any more. What is under way on the sessions goes on for a
+    /// while, both ways; returns false when there is none.
+    pub(super) fn leave(&mut self) -> bool {
+        self.leaving = Some(TICKS_TO_LEAVE);
+        self.waiting = WaitingPackets::default();
+        self.established
+    }
+
+    /// Counts a tick of a peer that leaves; returns whether it is gone.
+    pub(super) const fn has_left(&mut self) -> bool {
+        match self.leaving {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                self.leaving = Some(left - 1);
+                false
+            }
+        }
+    }
+
     pub(super) const fn status(&self) -> PeerStatus {
         PeerStatus {
             public_key: self.public_key,
@@ -163,6 +199,7 @@ impl Peer {
         endpoint: Option<SocketAddr>,
         keepalive: Option<Duration>,
     ) {
+        self.leaving = None;
         self.allowed_ips = allowed_ips;
         self.keepalive = keepalive;
         if endpoint.is_some() && endpoint != self.configured_endpoint {
@@ -181,6 +218,9 @@ impl Peer {
         out: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        if self.is_leaving() {
+            return Err(DropReason::PeerUnknown);
+        }
         self.wake_up(scratch, out, now);
         match self.tunn.decapsulate(Some(from.remote().ip()), datagram, scratch) {
             TunnResult::WriteToNetwork(response) => {
@@ -207,6 +247,9 @@ impl Peer {
         out: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        if self.is_leaving() {
+            return Err(DropReason::IndexUnknown);
+        }
         self.wake_up(scratch, out, now);
         match self.tunn.decapsulate(Some(from.remote().ip()), datagram, scratch) {
             // A keepalive that confirms the new keys to the other end.
@@ -232,6 +275,9 @@ impl Peer {
         out: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        if self.is_leaving() {
+            return Err(DropReason::IndexUnknown);
+        }
         self.wake_up(scratch, out, now);
         match self.tunn.decapsulate(None, datagram, scratch) {
             TunnResult::Done => Ok(()),
@@ -305,6 +351,9 @@ impl Peer {
         let Some(to) = self.endpoint else {
             return SealedByPeer::Dropped(DropReason::EndpointUnknown);
         };
+        if !self.established && self.is_leaving() {
+            return SealedByPeer::Dropped(DropReason::PeerRemoved);
+        }
         if !self.established {
             for _ in 0..self.waiting.push(packet) {
                 out.count(DropReason::QueueFull);
@@ -425,7 +474,7 @@ impl Peer {
     }
 
     fn wake_up(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
-        if now.saturating_duration_since(self.ticked_at) >= TICK {
+        if !self.is_leaving() && now.saturating_duration_since(self.ticked_at) >= TICK {
             self.tick(scratch, out, now);
         }
     }
@@ -439,6 +488,9 @@ impl Peer {
         out: &mut Outbox,
         now: Instant,
     ) {
+        if self.is_leaving() {
+            return;
+        }
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
             self.path_mtu.start_again(now);

@@ -243,37 +243,116 @@ fn an_authentic_packet_that_is_no_ip_is_refused() {
 }
 
 #[test]
-fn a_removed_peer_passes_nothing() {
+fn a_removed_peer_is_heard_out_for_five_seconds() {
     let mut pair = Pair::connected();
-    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
-    let datagram = pair.seal_on_client(&packet).unwrap();
-    let initiation = pair.initiation();
     let peer = pair.client_on_connector;
+    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
+    let answer = sample::udp(SERVICE, CLIENT_INNER, (53, 4000), b"no");
     pair.connector.send_keepalive(peer, pair.now);
 
     assert!(pair.connector.remove(peer));
     assert!(!pair.connector.remove(peer));
     assert_eq!(pair.connector.poll_transmit(), None);
+    assert_eq!(pair.connector.owner_of(CLIENT_INNER.parse().unwrap()), None);
+    assert_eq!(pair.connector.peer_of(&client_config().public_key), None);
+    assert_eq!(pair.connector.peers().count(), 0);
+    assert_eq!(pair.connector.status(peer), None);
+    pair.pass_time(Duration::from_millis(4_900));
+    assert_eq!(pair.client_sends(&packet), [packet.clone()]);
+    assert_eq!(pair.connector_sends(&answer), [answer.clone()]);
+
+    pair.pass_time(Duration::from_millis(400));
+    let datagram = pair.seal_on_client(&packet).unwrap();
     assert_eq!(
         pair.connector_receives(at(CLIENT), &datagram),
         Outcome::Dropped(DropReason::IndexUnknown)
     );
+    assert_eq!(pair.seal_on_connector(&answer), None);
+    assert_eq!(pair.connector.drops().of(DropReason::PeerRemoved), 1);
+    assert_eq!(pair.connector.poll_timeout(), None);
+}
+
+#[test]
+fn a_removed_peer_begins_nothing_and_moves_nowhere() {
+    let mut pair = Pair::connected();
+    let peer = pair.client_on_connector;
+    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
+    let datagram = pair.seal_on_client(&packet).unwrap();
+    let initiation = pair.initiation();
+    while pair.connector.poll_event().is_some() {}
+    pair.connector.remove(peer);
+
     assert_eq!(
         pair.connector_receives(at(CLIENT), &initiation),
         Outcome::Dropped(DropReason::PeerUnknown)
     );
-    let mut into = vec![0; Tunnel::BUFFER_LEN];
-    assert!(matches!(
-        pair.connector.seal(peer, &packet, &mut into, pair.now),
-        Sealed::Dropped(DropReason::PeerRemoved)
-    ));
-    assert_eq!(pair.connector.owner_of(CLIENT_INNER.parse().unwrap()), None);
-    assert_eq!(pair.connector.status(peer), None);
-    assert_eq!(pair.connector.poll_timeout(), None);
+    pair.connector.initiate_handshake(peer, pair.now);
+    pair.connector.send_keepalive(peer, pair.now);
+    assert_eq!(pair.connector.poll_transmit(), None);
+    assert_eq!(pair.connector_receives(at(ELSEWHERE), &datagram), Outcome::Packet(packet));
+    assert_eq!(pair.connector.poll_event(), None);
+    let answer = sample::udp(SERVICE, CLIENT_INNER, (53, 4000), b"no");
+    assert!(pair.seal_on_connector(&answer).is_some(), "to where it was, not elsewhere");
+}
 
+#[test]
+fn the_addresses_of_a_removed_peer_are_free_at_once() {
+    let mut pair = Pair::connected();
+    pair.connector.remove(pair.client_on_connector);
+    let heir = PeerConfig { public_key: secret(7).public_key(), ..client_config() };
+    assert!(pair.connector.upsert(heir, pair.now).is_ok());
+
+    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
+    let datagram = pair.seal_on_client(&packet).unwrap();
+    assert_eq!(
+        pair.connector_receives(at(CLIENT), &datagram),
+        Outcome::Dropped(DropReason::SourceSpoofed)
+    );
+}
+
+#[test]
+fn a_removed_peer_may_not_use_an_address_that_was_never_its_own() {
+    let mut pair = Pair::connected();
+    pair.connector.remove(pair.client_on_connector);
+    let datagram = pair.seal_on_client(&sample::udp("100.80.0.2", SERVICE, (1, 2), b"")).unwrap();
+    assert_eq!(
+        pair.connector_receives(at(CLIENT), &datagram),
+        Outcome::Dropped(DropReason::SourceSpoofed)
+    );
+}
+
+#[test]
+fn a_peer_that_comes_back_while_it_is_heard_out_goes_on() {
+    let mut pair = Pair::connected();
+    let peer = pair.client_on_connector;
+    pair.connector.remove(peer);
+    pair.pass_time(Duration::from_secs(4));
+    assert_eq!(pair.connector.upsert(client_config(), pair.now), Ok(peer));
+    pair.pass_time(Duration::from_secs(20));
+
+    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
+    assert_eq!(pair.client_sends(&packet), [packet]);
+    assert!(pair.connector.status(peer).is_some());
+}
+
+#[test]
+fn a_peer_that_was_forgotten_comes_back_as_another() {
+    let mut pair = Pair::connected();
+    let peer = pair.client_on_connector;
+    pair.connector.remove(peer);
+    pair.pass_time(Duration::from_secs(6));
     let again = pair.connector.upsert(client_config(), pair.now).unwrap();
     assert_ne!(again, peer);
     assert_eq!(pair.connector.status(peer), None);
+    assert!(!pair.connector.remove(peer));
+    assert_eq!(pair.connector.peer_of(&client_config().public_key), Some(again));
+}
+
+#[test]
+fn a_peer_without_a_session_is_forgotten_at_once() {
+    let mut pair = Pair::new();
+    assert!(pair.connector.remove(pair.client_on_connector));
+    assert_eq!(pair.connector.poll_timeout(), None);
 }
 
 #[test]
@@ -496,6 +575,16 @@ impl Pair {
     fn restart_connector(&mut self) {
         self.connector = Tunnel::new(secret(2), 1420, self.now);
         self.client_on_connector = self.connector.upsert(client_config(), self.now).unwrap();
+    }
+
+    /// Lets time pass on the connector, which has to say nothing meanwhile.
+    fn pass_time(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(50);
+            self.connector.handle_timeout(self.now);
+        }
+        assert_eq!(self.connector.poll_transmit(), None);
     }
 
     /// Carries what both want sent until they are quiet; returns the packets that came out.

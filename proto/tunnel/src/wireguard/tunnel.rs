@@ -179,7 +179,8 @@ impl Tunnel {
         self.public_key
     }
 
-    /// Adds a peer, or changes what is configured of it; its session and its id stay.
+    /// Adds a peer, or changes what is configured of it; its session and its id stay. So they do
+    /// when it is removed and still heard out.
     ///
     /// # Errors
     ///
@@ -209,23 +210,26 @@ impl Tunnel {
         Ok(peer.id())
     }
 
-    /// Removes a peer with its sessions; from here on its datagrams are unknown.
+    /// Removes a peer: its addresses are free and it gets no new session.
+    ///
+    /// What is under way on its sessions is heard out for five seconds, and answers to that may be
+    /// sealed: whoever is cut off may have to be told, and what tells it lies behind everything
+    /// that was sent before. False: there is no such peer any more.
     pub fn remove(&mut self, peer: PeerId) -> bool {
-        if self.peer(peer).is_none() {
-            return false;
-        }
-        let Some(removed) = self.peers.remove(&peer.index) else { return false };
-        self.indexes_by_key.remove(&removed.public_key());
+        let Some(removed) = living(&mut self.peers, peer) else { return false };
         self.last_source = None;
         self.allowed_ips.remove(peer, removed.allowed_ips());
         self.out.forget(peer);
+        if !removed.leave() {
+            self.forget(peer.index);
+        }
         true
     }
 
     /// The peer with this key.
     pub fn peer_of(&self, public_key: &WireguardPublicKey) -> Option<PeerId> {
         let index = self.indexes_by_key.get(public_key)?;
-        self.peers.get(index).map(|peer| peer.id())
+        self.peers.get(index).filter(|peer| !peer.is_leaving()).map(|peer| peer.id())
     }
 
     /// The peer that owns an inner address: the one with the longest prefix around it.
@@ -235,12 +239,12 @@ impl Tunnel {
 
     /// What is known of a peer.
     pub fn status(&self, peer: PeerId) -> Option<PeerStatus> {
-        self.peer(peer).map(Peer::status)
+        self.peer(peer).filter(|peer| !peer.is_leaving()).map(Peer::status)
     }
 
     /// All peers, in no order.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.peers.values().map(|peer| peer.id())
+        self.peers.values().filter(|peer| !peer.is_leaving()).map(|peer| peer.id())
     }
 
     /// Starts a handshake at once, even if one is under way.
@@ -300,7 +304,7 @@ impl Tunnel {
         now: Instant,
     ) -> Sealed<'a> {
         let Self { peers, scratch, out, .. } = self;
-        let sealed = match living(peers, peer) {
+        let sealed = match living_or_leaving(peers, peer) {
             Some(peer) => peer.seal(packet, into, scratch, out, now),
             None => SealedByPeer::Dropped(DropReason::PeerRemoved),
         };
@@ -321,8 +325,16 @@ impl Tunnel {
         }
         self.next_tick = now + TICK;
         self.reset_limiter(now);
-        for peer in self.peers.values_mut() {
-            peer.tick(&mut self.scratch, &mut self.out, now);
+        let mut gone = Vec::new();
+        for (index, peer) in &mut self.peers {
+            if !peer.is_leaving() {
+                peer.tick(&mut self.scratch, &mut self.out, now);
+            } else if peer.has_left() {
+                gone.push(*index);
+            }
+        }
+        for index in gone {
+            self.forget(index);
         }
     }
 
@@ -373,6 +385,12 @@ impl Tunnel {
         self.peers.get(&id.index).map(|peer| &**peer).filter(|peer| peer.id() == id)
     }
 
+    fn forget(&mut self, index: u32) {
+        if let Some(gone) = self.peers.remove(&index) {
+            self.indexes_by_key.remove(&gone.public_key());
+        }
+    }
+
     fn add(&mut self, public_key: WireguardPublicKey, now: Instant) -> Result<u32, UpsertError> {
         if self.peers.len() >= Self::MAX_PEERS {
             return Err(UpsertError::TooManyPeers);
@@ -417,8 +435,13 @@ impl Tunnel {
                 if self.last_source == Some((source, id)) {
                     return Received::Packet { peer: id, packet };
                 }
-                if self.allowed_ips.owner_of(source) == Some(id) {
-                    self.last_source = Some((source, id));
+                let owner = self.allowed_ips.owner_of(source);
+                let is_its_own = match owner {
+                    Some(owner) => owner == id,
+                    None => peer.is_leaving() && peer.is_allowed(source),
+                };
+                if is_its_own {
+                    self.last_source = owner.map(|owner| (source, owner));
                     return Received::Packet { peer: id, packet };
                 }
                 self.out.count(DropReason::SourceSpoofed);
@@ -541,5 +564,9 @@ impl Hasher for IndexHasher {
 }
 
 fn living(peers: &mut PeersByIndex, id: PeerId) -> Option<&mut Peer> {
+    living_or_leaving(peers, id).filter(|peer| !peer.is_leaving())
+}
+
+fn living_or_leaving(peers: &mut PeersByIndex, id: PeerId) -> Option<&mut Peer> {
     peers.get_mut(&id.index).map(|peer| &mut **peer).filter(|peer| peer.id() == id)
 }
