@@ -53,12 +53,14 @@ fn answers_are_as_the_openapi_document_describes_them() {
     report(&json!({ "id": "S4", "what": "schemathesis", "summary": lines }));
 }
 
-/// The generator must not delete the token with which it works.
+/// One worker: CPython 3.11 fails now and then when two threads parse Python at the same time
+/// (`AST constructor recursion depth mismatch`), as the generator does to describe itself. And it
+/// must not delete the token with which it works.
 const CONFIG: &str = r#"
 seed = 20260101
 tls-verify = false
 request-timeout = 15
-workers = 2
+workers = 1
 max-time = 90
 continue-on-failure = true
 color = false
