@@ -2,6 +2,7 @@
 
 mod denials;
 mod probe;
+mod reminders;
 mod reset;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use adit_policy::{Authorization, Denial, Subject};
 use adit_proto::{DeviceId, FlowTuple, PolicyId, Reason, ResourceId, Timestamp, UserId, Verdict};
 use adit_tunnel::{Packet, PeerId, Refusal, Transport, refuse};
 
-use self::{denials::RecentDenials, probe::RecentProbes};
+use self::{denials::RecentDenials, probe::RecentProbes, reminders::Reminders};
 pub(crate) use self::{probe::Probe, reset::Reset};
 use crate::{
     clock::Now,
@@ -104,6 +105,7 @@ pub(crate) struct Forwarder {
     flows: FlowTable,
     recent_denials: RecentDenials,
     recent_probes: RecentProbes,
+    reminders: Reminders,
     /// Grows with every change of policy or of a subject.
     generation: u64,
     policy_generation: u64,
@@ -136,6 +138,7 @@ impl Forwarder {
             flows: FlowTable::new(limits),
             recent_denials: RecentDenials::default(),
             recent_probes: RecentProbes::default(),
+            reminders: Reminders::default(),
             generation: 0,
             policy_generation: 0,
             sweep: Sweep { place: 0, due: now.monotonic + SWEEP_INTERVAL },
@@ -295,6 +298,7 @@ impl Forwarder {
             if self.sweep.place >= self.flows.slots() {
                 self.recent_denials.expire(now.monotonic);
                 self.recent_probes.expire(now.monotonic);
+                self.remind(now);
                 self.sweep = Sweep { place: 0, due: now.monotonic + SWEEP_INTERVAL };
                 return;
             }
@@ -551,10 +555,19 @@ impl Forwarder {
             ..record
         }));
         if let Some(reset) = Reset::to_initiator(&flow) {
+            self.reminders.insert(flow.tuple, flow.peer, reset.clone(), now.monotonic);
             self.notices.push_back(Notice::ToDevice(flow.peer, reset));
         }
         if let Some(reset) = Reset::to_service(&flow) {
             self.notices.push_back(Notice::ToService(reset));
+        }
+    }
+
+    fn remind(&mut self, now: Now) {
+        let Self { reminders, flows, notices, .. } = self;
+        let is_live = |tuple: &FlowTuple| flows.find(tuple).is_some();
+        while let Some((peer, reset)) = reminders.pop_due(now.monotonic, is_live) {
+            notices.push_back(Notice::ToDevice(peer, reset));
         }
     }
 

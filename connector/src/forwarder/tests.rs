@@ -14,7 +14,7 @@ use adit_tunnel::{Packet, PeerConfig, PeerId, Transport, Tunnel, WireguardSecret
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use super::{FlowRecord, Forwarder, Inner, Notice, Service};
+use super::{FlowRecord, Forwarder, Inner, Notice, Reset, Service};
 use crate::{
     clock::Now,
     enforced::{Enforced, Standing},
@@ -210,6 +210,59 @@ fn a_removed_device_loses_its_flows_and_no_other() {
     assert_eq!(world.verdicts(), [(Verdict::Cut, Reason::DeviceRevoked)]);
     assert_eq!(world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, ACK)), Service::Orphan);
     assert_eq!(world.service_sends(&tcp(WEB, PHONE, 80, 4000, ACK)), Service::Send(phone));
+}
+
+#[test]
+fn what_a_removed_device_still_sends_is_refused() {
+    let mut world = World::permitting_web();
+    world.syn(WEB, 80).assert_forwarded();
+    world.forwarder.remove_device(world.laptop, Reason::DeviceRevoked, world.now);
+    world.verdicts();
+
+    for packet in [tcp(LAPTOP, WEB, 4000, 80, ACK), tcp(LAPTOP, WEB, 4001, 80, SYN)] {
+        let reply = world.device_sends(&packet).reply();
+        assert!(Packet::try_parse(&reply).unwrap().tcp_flags().unwrap().rst());
+    }
+    let reply = world.device_sends(&udp(LAPTOP, WEB, 4000, 53)).reply();
+    assert_eq!(Packet::try_parse(&reply).unwrap().transport(), Transport::IcmpError);
+    assert_eq!(world.forwarder.flow_count(), 0);
+    assert_eq!(world.verdicts(), []);
+}
+
+#[test]
+fn a_device_is_reset_again_in_case_the_first_was_lost() {
+    let mut world = World::permitting_web();
+    world.syn(WEB, 80).assert_forwarded();
+    world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, SYN_ACK));
+    world.forwarder.remove_device(world.laptop, Reason::DeviceRevoked, world.now);
+    let first = world.resets_to_device();
+    assert_eq!(first.len(), 1);
+    world.timeout();
+    assert_eq!(world.resets_to_device(), []);
+
+    let mut again = Vec::new();
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(1));
+        world.timeout();
+        again.extend(world.resets_to_device());
+    }
+    assert_eq!(again, vec![first[0].clone(); 3]);
+}
+
+#[test]
+fn a_connection_that_was_opened_anew_is_not_reset() {
+    let mut world = World::permitting_web();
+    world.syn(WEB, 80).assert_forwarded();
+    world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, SYN_ACK));
+    world.enforce_policies(Vec::new());
+    world.timeout();
+    assert_eq!(world.resets_to_device().len(), 1);
+
+    world.enforce_policies(vec![policy(1, Effect::Permit, only(WEB_ID))]);
+    world.syn(WEB, 80).assert_forwarded();
+    world.pass(Duration::from_secs(2));
+    world.timeout();
+    assert_eq!(world.resets_to_device(), []);
 }
 
 #[test]
@@ -559,6 +612,16 @@ impl World {
     fn service_sends_run(&mut self, packet: &[u8], volume: Volume) -> Service {
         let packet = Packet::try_parse(packet).unwrap();
         self.forwarder.handle_service_packet(&packet, volume, self.now)
+    }
+
+    /// What the devices were told since the last call.
+    fn resets_to_device(&mut self) -> Vec<Reset> {
+        std::iter::from_fn(|| self.forwarder.poll_notice())
+            .filter_map(|notice| match notice {
+                Notice::ToDevice(_peer, reset) => Some(reset),
+                Notice::ToService(_) => None,
+            })
+            .collect()
     }
 
     /// What was logged since the last call.

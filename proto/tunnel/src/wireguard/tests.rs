@@ -1,5 +1,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
+    slice,
     time::{Duration, Instant},
 };
 
@@ -258,8 +259,8 @@ fn a_removed_peer_is_heard_out_for_five_seconds() {
     assert_eq!(pair.connector.peers().count(), 0);
     assert_eq!(pair.connector.status(peer), None);
     pair.pass_time(Duration::from_millis(4_900));
-    assert_eq!(pair.client_sends(&packet), [packet.clone()]);
-    assert_eq!(pair.connector_sends(&answer), [answer.clone()]);
+    assert_eq!(pair.client_sends(&packet), slice::from_ref(&packet));
+    assert_eq!(pair.connector_sends(&answer), slice::from_ref(&answer));
 
     pair.pass_time(Duration::from_millis(400));
     let datagram = pair.seal_on_client(&packet).unwrap();
