@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Mutex, thread, time::Duration};
 
 use adit_tests::{
-    Client, Distribution, Host, Lab, Process, Random, Scene, lab::SVC_V4, lab::SVC_V6, probe,
-    report,
+    Client, Distribution, Host, Lab, Process, Random, Scene, lab::SVC_V4, lab::SVC_V6,
+    monotonic_ns, probe, report,
 };
 use serde_json::{Value, json};
 
@@ -189,6 +189,7 @@ fn lose_access_again_and_again(
         }
         // Any moment of a transfer is as good as another.
         thread::sleep(Duration::from_millis(random.below(100) as u64));
+        wait_until_alive(&traffic);
 
         let by_device = (repetition + usize::from(number)) % 2 == 0;
         let answer = if by_device {
@@ -213,6 +214,17 @@ fn lose_access_again_and_again(
     }
 
     measured
+}
+
+/// Waits until the newest byte and the newest datagram are no older than a moment: a busy machine
+/// may not run a sender for longer than that, and what pauses by itself cannot be seen to be cut.
+fn wait_until_alive(traffic: &Process) {
+    const MOMENT_NS: u64 = 50_000_000;
+
+    traffic.wait_for_events("traffic at this moment", Duration::from_secs(10), |events| {
+        let newest = events.iter().rev().find(|event| event["event"] == "alive")?;
+        (monotonic_ns() < nanoseconds(newest, "t") + MOMENT_NS).then_some(())
+    });
 }
 
 /// Waits until nothing comes any more, by any flow.

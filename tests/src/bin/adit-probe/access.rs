@@ -39,11 +39,15 @@ pub(crate) struct Args {
 /// Time between two attempts to connect, and between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(10);
 
+/// Least time between two lines that say that it goes on.
+const ALIVE_INTERVAL_NS: u64 = 20_000_000;
+
 /// How long a server may be silent before an attempt is given up.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Connects, prints `flowing`, and when nothing has come for a while `quiet`: when the last byte
-/// and datagram came, and whether the idle connection still works.
+/// Connects and prints `flowing`; while both bytes and datagrams come `alive`, with the time up to
+/// which they did; and when nothing has come for a while `quiet`: when the last byte and datagram
+/// came, and whether the idle connection still works.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let started = monotonic_ns();
     let deadline = Instant::now() + Duration::from_millis(args.connect_ms);
@@ -69,9 +73,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     event::print("flowing", json!({ "started_t": started }));
 
     let quiet_ns = args.quiet_ms * 1_000_000;
+    let mut alive = 0;
     let (byte, answer) = loop {
         let (byte, answer) =
             (last_byte.load(Ordering::Relaxed), last_answer.load(Ordering::Relaxed));
+        if byte.min(answer) > alive + ALIVE_INTERVAL_NS {
+            alive = byte.min(answer);
+            event::print_at(alive, "alive", json!({}));
+        }
         if monotonic_ns().saturating_sub(byte.max(answer)) > quiet_ns {
             break (byte, answer);
         }
