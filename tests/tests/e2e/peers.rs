@@ -240,9 +240,11 @@ fn start_nginx(host: &Host, page: &str) -> Process {
     host.write("nginx/www/index.html", page);
     let dir = host.dir().join("nginx");
     let dir = dir.display();
+    // In a world that was made without privileges there is no other user.
     let config = format!(
         "daemon off;\n\
          master_process off;\n\
+         user root;\n\
          pid {dir}/pid;\n\
          error_log stderr info;\n\
          events {{ }}\n\

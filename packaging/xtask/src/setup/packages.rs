@@ -11,6 +11,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
     ("pgrep", "procps"),
     ("ping", "iputils-ping"),
     ("python3", "python3"),
