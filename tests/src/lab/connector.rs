@@ -24,7 +24,7 @@ impl Connector {
         let ip_address: IpAddr = ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"));
         let listen = SocketAddr::new(ip_address, free_port(host, ip)).to_string();
         let state_dir = host.dir().join("connector");
-        let process = spawn(host, &listen, &state_dir);
+        let process = spawn(host, &listen, &state_dir, &[]);
         let connector = Self { host: host.clone(), listen, state_dir, process };
         control_plane.wait_for_item("/v1/connectors", READY_TIMEOUT, |item| {
             assert!(connector.process.is_running(), "ended: {}", connector.process.output());
@@ -80,18 +80,25 @@ impl Connector {
     /// Starts the program again, with the same state and the used token.
     #[track_caller]
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// As [`Self::restart`], with further arguments.
+    #[track_caller]
+    pub fn restart_with(&mut self, args: &[&str]) {
         self.process.kill();
-        self.process = spawn(&self.host, &self.listen, &self.state_dir);
+        self.process = spawn(&self.host, &self.listen, &self.state_dir, args);
     }
 }
 
 #[track_caller]
-fn spawn(host: &Host, listen: &str, state_dir: &Path) -> Process {
+fn spawn(host: &Host, listen: &str, state_dir: &Path, args: &[&str]) -> Process {
     host.command(binary("adit-connector"))
         .args(["run", "--token-file"])
         .arg(host.dir().join("connector-token"))
         .args(["--listen", listen, "--state-dir"])
         .arg(state_dir)
+        .args(args)
         .env("RUST_LOG", super::log_filter())
         .spawn()
 }

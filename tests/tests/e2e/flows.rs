@@ -66,6 +66,39 @@ fn explain_names_what_decided() {
     }
 }
 
+#[test]
+fn a_network_that_routes_devices_sees_their_own_addresses_without_source_nat() {
+    let mut scene = Scene::new("routed");
+    let plane = &scene.control_plane;
+    let user = plane.create_user("ada");
+    let prefixes = ["10.9.0.2/32", "fd00:9::2/128"];
+    let resource = plane.create_resource(&scene.site, "all", &prefixes, &[]);
+    plane.permit(&[&user], &[&resource]);
+    scene.connector.restart_with(&["--source-nat", "off"]);
+    scene.connector.process().wait_for_line("Forwarding", 10 * SECOND);
+    let client = scene.start_client(&scene.lab.laptop, &user);
+    let device = scene.control_plane.devices_of(&user).remove(0);
+    let device = scene.control_plane.get(&format!("/v1/devices/{device}")).ok();
+    let svc = &scene.lab.svc;
+
+    for (ip, gateway) in [(SVC_V4, "10.9.0.1"), (SVC_V6, "fd00:9::1")] {
+        let (tcp, udp) = (svc.tcp_echo(ip), svc.udp_echo(ip));
+        let addresses = device["addresses"].as_array().expect("a list").iter();
+        let addresses = addresses.map(|address| address.as_str().expect("a text"));
+        let same_family = |address: &&str| address.contains(':') == ip.contains(':');
+        let own = addresses.filter(same_family).collect::<Vec<_>>().concat();
+        svc.check(["ip", "route", "add", &own, "via", gateway]);
+
+        client.wait_until_reached(tcp.address);
+        let pinged = scene.lab.laptop.udp_ping(udp.address, 1, SECOND);
+        assert_eq!(pinged.received, 1, "{pinged:?}");
+        let datagram = udp.process.wait_for_event("datagram", SECOND);
+        let from: SocketAddr =
+            datagram["from"].as_str().expect("a text").parse().expect("a socket");
+        assert_eq!(from.ip().to_string(), own);
+    }
+}
+
 struct Family {
     name: &'static str,
     open: &'static str,
