@@ -6,6 +6,7 @@ use std::{
 
 use adit_tests::monotonic_ns;
 use anyhow::Context as _;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
 use crate::{Bind, event};
@@ -34,9 +35,16 @@ pub(crate) struct PingArgs {
     text: String,
 }
 
+/// What a server may leave lying while the machine is busy, so that it loses nothing itself.
+const RECEIVE_BUFFER_LEN: usize = 4 * 1024 * 1024;
+
 pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let socket = UdpSocket::bind((args.bind.bind, args.bind.port))
         .with_context(|| format!("failed to bind {}", args.bind.bind))?;
+    // Without privileges as much as the system allows.
+    setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_LEN)
+        .or_else(|_error| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER_LEN))
+        .context("failed to enlarge the receive buffer")?;
     event::print_listening(socket.local_addr().context("failed to read the port")?);
 
     let mut buffer = vec![0; 65_536];
