@@ -14,6 +14,10 @@ mod durability;
 mod flows;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/offloads.rs"]
+mod offloads;
+#[path = "e2e/path_mtu.rs"]
+mod path_mtu;
 #[path = "e2e/peers.rs"]
 mod peers;
 #[path = "e2e/policy.rs"]

@@ -85,7 +85,8 @@ struct Enrolling {
 
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, interface, offloads, enrolled, router, mut jitter, events, summary } = parts;
+        let Parts { store, interface, offloads, enrolled, router, mut jitter, events, summary } =
+            parts;
         let sites_jitter = jitter.fork();
         Self {
             store,

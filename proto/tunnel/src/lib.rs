@@ -27,9 +27,7 @@ pub use session_channel::{
 pub use tls::{client_config, is_pin_mismatch, peer_pin, server_config};
 pub use tun::{TunDevice, TunError};
 pub use tun_queue::TUN_QUEUE_LEN;
-pub use udp::{
-    Datagram, Heading, ReceiveBatch, SendOutcome, Train, UdpError, UdpSocket,
-};
+pub use udp::{Datagram, Heading, ReceiveBatch, SendOutcome, Train, UdpError, UdpSocket};
 pub use wait::{Ready, Waiter, Waker};
 pub use wireguard::{
     DATA_OVERHEAD, DropCounters, DropReason, Inbound, Opened, Outbound, PeerConfig, PeerId,

@@ -243,7 +243,10 @@ mod tests {
     fn a_name_that_no_interface_can_have_is_refused() {
         for name in ["", "a-name-of-16-chr", "with space", "a/b", "adit%d"] {
             assert!(
-                matches!(TunDevice::try_open(name, 1280, Offloads::ALL), Err(TunError::Name { .. })),
+                matches!(
+                    TunDevice::try_open(name, 1280, Offloads::ALL),
+                    Err(TunError::Name { .. })
+                ),
                 "{name}"
             );
         }
@@ -262,7 +265,10 @@ mod tests {
                 TunDevice::try_open("adit-test", 1280, Offloads::ALL),
                 Err(TunError::Busy { name }) if name == "adit-test"
             ));
-            assert!(matches!(TunDevice::try_open("lo", 1280, Offloads::ALL), Err(TunError::Name { .. })));
+            assert!(matches!(
+                TunDevice::try_open("lo", 1280, Offloads::ALL),
+                Err(TunError::Name { .. })
+            ));
             let request = sample::echo("192.0.2.2", "192.0.2.1", true, 77);
             assert!(!tun.write_packet(&request).unwrap(), "the interface is down");
 

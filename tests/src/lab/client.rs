@@ -15,7 +15,7 @@ impl Client {
     /// Starts the daemon with an empty state directory, and waits until it answers.
     #[track_caller]
     pub fn start(host: &Host) -> Self {
-        let client = Self { host: host.clone(), process: spawn(host) };
+        let client = Self { host: host.clone(), process: spawn(host, &[]) };
         client.wait_until_answering();
 
         client
@@ -42,8 +42,14 @@ impl Client {
     /// Starts the daemon again, with the same state.
     #[track_caller]
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// As [`Self::restart`], with further arguments.
+    #[track_caller]
+    pub fn restart_with(&mut self, args: &[&str]) {
         self.process.kill();
-        self.process = spawn(&self.host);
+        self.process = spawn(&self.host, args);
         self.wait_until_answering();
     }
 
@@ -109,12 +115,13 @@ fn socket(host: &Host) -> PathBuf {
 }
 
 #[track_caller]
-fn spawn(host: &Host) -> Process {
+fn spawn(host: &Host, args: &[&str]) -> Process {
     host.command(binary("adit"))
         .args(["daemon", "--state-dir"])
         .arg(host.dir().join("client"))
         .arg("--socket")
         .arg(socket(host))
+        .args(args)
         .env("RUST_LOG", super::log_filter())
         .spawn()
 }

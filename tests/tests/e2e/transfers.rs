@@ -118,7 +118,7 @@ fn queue_losses(lab: &Lab) -> String {
     [&lab.laptop, &lab.connector].map(|host| host.sh(read)).concat()
 }
 
-fn start_client_with_all_of_the_site(scene: &Scene) -> adit_tests::Client {
+pub(crate) fn start_client_with_all_of_the_site(scene: &Scene) -> adit_tests::Client {
     let plane = &scene.control_plane;
     let user = plane.create_user("ada");
     let prefixes = ["10.9.0.0/24", "fd00:9::/64"];

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 const NEEDED: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("curl", "curl"),
+    ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),

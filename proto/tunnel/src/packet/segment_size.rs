@@ -1,6 +1,9 @@
 //! The maximum segment size that the ends of a TCP connection agree on (RFC 9293 §3.7.1).
 
-use super::{ecn::updated, ip::{IpHeader, TCP}};
+use super::{
+    ecn::updated,
+    ip::{IpHeader, TCP},
+};
 
 /// Lowers the segment size that a SYN offers so that whole packets are no longer than
 /// `max_packet_len`; leaves every other packet alone.
@@ -70,7 +73,9 @@ mod tests {
 
     #[test]
     fn a_syn_offers_no_more_than_fits_and_keeps_a_valid_checksum() {
-        for (ends, headers) in [(("192.0.2.1", "192.0.2.2"), 40), (("2001:db8::1", "2001:db8::2"), 60)] {
+        for (ends, headers) in
+            [(("192.0.2.1", "192.0.2.2"), 40), (("2001:db8::1", "2001:db8::2"), 60)]
+        {
             for (options, len) in [([2, 4, 0x05, 0xb4], 1_300), ([2, 4, 0x05, 0xb4], 1_281)] {
                 let mut packet = syn(ends.0, ends.1, &options);
                 clamp_segment_size(&mut packet, len);

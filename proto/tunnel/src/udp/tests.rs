@@ -112,3 +112,63 @@ fn receive(socket: &UdpSocket, count: usize) -> Vec<(Endpoint, Vec<u8>)> {
     }
     received
 }
+
+#[test]
+#[expect(unsafe_code, reason = "no crate has this option")]
+fn a_train_that_the_network_refuses_goes_out_one_by_one() {
+    use std::os::fd::AsRawFd as _;
+
+    let receiver = bind("127.0.0.1:0");
+    let mut sender = bind("127.0.0.1:0");
+    // The kernel cuts no trains without checksums.
+    let on: libc::c_int = 1;
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap();
+    // SAFETY: the descriptor is open, and the value lives as long as the call.
+    let result = unsafe {
+        let value = std::ptr::from_ref(&on).cast();
+        libc::setsockopt(
+            sender.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            value,
+            len,
+        )
+    };
+    assert_eq!(result, 0);
+
+    for _ in 0..2 {
+        let mut train = train_to(&receiver, &[b"first", b"secon", b"th"]);
+        assert_eq!(sender.send_train(&mut train), SendOutcome::Sent);
+        let received = receive(&receiver, 3);
+        let bytes: Vec<&[u8]> = received.iter().map(|(_from, bytes)| &**bytes).collect();
+        assert_eq!(bytes, [&b"first"[..], b"secon", b"th"]);
+    }
+    assert_eq!(sender.max_segments, 1);
+}
+
+#[test]
+fn a_train_arrives_as_its_datagrams_with_their_marks() {
+    let receiver = bind("127.0.0.1:0");
+    let mut sender = bind("127.0.0.1:0");
+    let mut train = train_to(&receiver, &[&[1; 1452], &[2; 1452], &[3; 1452], &[4; 7]]);
+    assert_eq!(sender.send_train(&mut train), SendOutcome::Sent);
+    let received = receive(&receiver, 4);
+    let lengths: Vec<usize> = received.iter().map(|(_from, bytes)| bytes.len()).collect();
+    assert_eq!(lengths, [1452, 1452, 1452, 7]);
+    assert!(
+        received.iter().zip(1..).all(|((_from, bytes), fill)| bytes.iter().all(|b| *b == fill))
+    );
+}
+
+fn train_to(receiver: &UdpSocket, datagrams: &[&[u8]]) -> Train {
+    let mut train = Train::new();
+    let to = Endpoint::from(receiver.local_address());
+    let heading = Heading { peer: crate::PeerId::sample(), to, ecn: crate::Ecn::NotCapable };
+    for datagram in datagrams {
+        train.slot()[..datagram.len()].copy_from_slice(datagram);
+        if !train.try_append(heading, datagram.len()) {
+            train.begin(heading, datagram.len());
+        }
+    }
+    train
+}

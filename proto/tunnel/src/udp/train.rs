@@ -147,16 +147,10 @@ impl Heading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PeerConfig, Tunnel, WireguardSecret};
 
     fn heading(port: u16) -> Heading {
-        let now = std::time::Instant::now();
-        let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), 1420, now);
-        let public_key = WireguardSecret::try_generate().unwrap().public_key();
-        let config =
-            PeerConfig { public_key, allowed_ips: Vec::new(), endpoint: None, keepalive: None };
         let to = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], port)));
-        Heading { peer: tunnel.upsert(config, now).unwrap(), to, ecn: Ecn::NotCapable }
+        Heading { peer: PeerId::sample(), to, ecn: Ecn::NotCapable }
     }
 
     /// Writes a datagram; returns what had to be sent before.

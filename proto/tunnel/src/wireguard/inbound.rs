@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::{DropReason, PeerId, Received, Tunnel};
-use crate::{Datagram, Merger, Run, packet::{clamp_segment_size, decapsulate_ecn}};
+use crate::{
+    Datagram, Merger, Run,
+    packet::{clamp_segment_size, decapsulate_ecn},
+};
 
 /// What came of a datagram.
 #[derive(Debug)]

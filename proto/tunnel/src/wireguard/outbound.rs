@@ -3,9 +3,7 @@
 use std::time::Instant;
 
 use super::{PeerId, Sealed, Tunnel};
-use crate::{
-    Ecn, Frame, Heading, SendOutcome, Train, UdpSocket, packet::clamp_segment_size,
-};
+use crate::{Ecn, Frame, Heading, SendOutcome, Train, UdpSocket, packet::clamp_segment_size};
 
 /// Datagrams that the network did not take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -83,6 +83,8 @@ pub(super) struct PathMtu {
     limit: usize,
     /// Whether the peer is known to answer.
     answers: bool,
+    /// How many packets had been sent when something was due last.
+    seen_packets: u64,
     search: Search,
     due: Option<Instant>,
     unsent: Vec<usize>,
@@ -153,7 +155,7 @@ const MAX_REPEATS: u32 = 8;
 /// RFC 8899 §5.1.1: PMTU_RAISE_TIMER.
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 /// How often a path that is in use is looked at again, because routes change.
-const CONFIRM_AFTER: Duration = Duration::from_secs(15);
+const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 impl PathMtu {
     pub(super) const fn new(longest: usize) -> Self {
@@ -161,6 +163,7 @@ impl PathMtu {
             longest,
             limit: longest,
             answers: false,
+            seen_packets: 0,
             search: Search::Idle,
             due: None,
             unsent: Vec::new(),
@@ -217,12 +220,13 @@ impl PathMtu {
         }
     }
 
-    /// Does what is due; `in_use` is whether packets have passed lately.
-    pub(super) fn handle_timeout(&mut self, in_use: bool, now: Instant) {
+    /// Does what is due; `sent_packets` have been sent on this path so far.
+    pub(super) fn handle_timeout(&mut self, sent_packets: u64, now: Instant) {
         if self.due.is_none_or(|due| now < due) {
             return;
         }
         self.due = None;
+        let in_use = std::mem::replace(&mut self.seen_packets, sent_packets) != sent_packets;
         match self.search {
             Search::Idle if !self.answers => self.limit = self.longest,
             Search::Idle if !in_use => self.due = Some(now + CONFIRM_AFTER),
@@ -240,6 +244,7 @@ impl PathMtu {
             Search::Round(round @ Round { acknowledged: Some(len), .. }) => {
                 let left = round.narrowed(len);
                 if left.is_exact_enough() {
+                    self.limit = len;
                     self.rest(RAISE_AFTER, now);
                 } else {
                     self.begin_round(left, now);
@@ -261,8 +266,9 @@ impl PathMtu {
             && len < *failing
             && acknowledged.is_none_or(|longest| longest < len)
         {
+            // The limit stays until the search ends: senders remember for minutes what they are
+            // told, and the end is near.
             *acknowledged = Some(len);
-            self.limit = len;
         }
     }
 
@@ -291,6 +297,7 @@ mod tests {
     /// Drives a search over a path that takes `path` bytes and loses the first `lost` probes.
     fn search(path_mtu: &mut PathMtu, path: usize, mut lost: usize, now: &mut Instant, time: u64) {
         let end = *now + Duration::from_millis(time);
+        let mut sent = 0;
         while *now < end {
             while let Some(len) = path_mtu.poll_probe() {
                 if lost > 0 {
@@ -300,7 +307,8 @@ mod tests {
                 }
             }
             *now += Duration::from_millis(50);
-            path_mtu.handle_timeout(true, *now);
+            sent += 1;
+            path_mtu.handle_timeout(sent, *now);
         }
     }
 
@@ -354,7 +362,7 @@ mod tests {
         assert_eq!(path_mtu.poll_probe(), None);
         path_mtu.handle_too_big(now);
         assert_eq!((path_mtu.limit(), path_mtu.poll_probe()), (SAFE, None));
-        path_mtu.handle_timeout(true, now + RAISE_AFTER);
+        path_mtu.handle_timeout(1, now + RAISE_AFTER);
         assert_eq!(path_mtu.limit(), 1_420);
     }
 

@@ -74,8 +74,6 @@ pub(super) struct Peer {
     configured_endpoint: Option<SocketAddr>,
     keepalive: Option<Duration>,
     path_mtu: PathMtu,
-    /// Inner packets to it when the path was last looked at.
-    seen_sent_packets: u64,
     /// Whether boringtun has keys to send with. INVARIANT: while this is false nothing is handed
     /// to `Tunn::encapsulate`, whose own queue counts packets, not bytes.
     established: bool,
@@ -112,7 +110,6 @@ impl Peer {
             configured_endpoint: None,
             keepalive: None,
             path_mtu: PathMtu::new(longest_packet),
-            seen_sent_packets: 0,
             established: false,
             sessions: [None; 2],
             last_handshake: None,
@@ -414,8 +411,7 @@ impl Peer {
             out.transmit(Some(self.id), endpoint, datagram);
         }
         self.established = self.tunn.time_since_last_handshake().is_some();
-        self.path_mtu.handle_timeout(self.sent_packets != self.seen_sent_packets, now);
-        self.seen_sent_packets = self.sent_packets;
+        self.path_mtu.handle_timeout(self.sent_packets, now);
         self.send_probes(scratch, out, now);
 
         if is_expired && let Some(since) = self.trying_since {

@@ -34,6 +34,14 @@ pub struct PeerId {
     index: u32,
 }
 
+#[cfg(test)]
+impl PeerId {
+    /// Names nobody.
+    pub(crate) const fn sample() -> Self {
+        Self { serial: u64::MAX, index: u32::MAX }
+    }
+}
+
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer-{}", self.serial)
@@ -412,7 +420,8 @@ impl Tunnel {
             index,
             Some(Arc::clone(&self.no_limiter)),
         );
-        self.peers.insert(index, Box::new(Peer::new(id, public_key, tunn, self.longest_packet, now)));
+        self.peers
+            .insert(index, Box::new(Peer::new(id, public_key, tunn, self.longest_packet, now)));
         self.indexes_by_key.insert(public_key, index);
         Ok(index)
     }

@@ -1,0 +1,76 @@
+//! Small and silent paths: what does not fit is noticed, whoever says so or keeps silent.
+
+use adit_tests::{
+    Scene,
+    lab::{READY_TIMEOUT, SVC_V4},
+    wait_until,
+};
+
+use crate::transfers::start_client_with_all_of_the_site;
+
+/// Outer IPv4 and UDP headers, and WireGuard's own.
+const OVERHEAD: u16 = 20 + 8 + 32;
+
+#[test]
+fn a_small_path_carries_transfers_whether_it_speaks_of_its_size_or_not() {
+    for (name, mtu, is_silent) in
+        [("mtu-1280", 1_280, true), ("mtu-1372", 1_372, true), ("mtu-1420", 1_420, false)]
+    {
+        const BYTES: u64 = 4 << 20;
+        let scene = Scene::new(name);
+        let lab = &scene.lab;
+        if is_silent {
+            lab.inet.sh("nft 'add table inet silence
+                 add chain inet silence out { type filter hook output priority 0; }
+                 add rule inet silence out icmp type destination-unreachable drop
+                 add rule inet silence out icmpv6 type packet-too-big drop'");
+        }
+        lab.laptop_link.set_mtu(mtu);
+        let client = start_client_with_all_of_the_site(&scene);
+        let server = lab.svc.transfer_server(SVC_V4);
+        client.wait_until_reached(lab.svc.tcp_echo(SVC_V4).address);
+        for transfer in
+            [lab.laptop.download(server.address, BYTES), lab.laptop.upload(server.address, BYTES)]
+        {
+            assert_eq!(transfer.bytes, BYTES, "{mtu} {transfer:?}");
+            assert_eq!(transfer.sha256, transfer.expected, "{mtu} {transfer:?}");
+        }
+
+        // The longest packet that fits passes, and nothing is said to be longer than it is.
+        let fits = mtu - OVERHEAD - 4;
+        let payload = (fits - 28).to_string();
+        wait_until(&format!("{fits} bytes pass on {mtu}"), READY_TIMEOUT, || {
+            let ping = ["ping", "-M", "do", "-c", "1", "-W", "1", "-s", &payload, SVC_V4];
+            lab.laptop.run(ping).success().then_some(())
+        });
+        let payload = (mtu - OVERHEAD + 1 - 28).to_string();
+        let refused = wait_until(&format!("{mtu} is found"), READY_TIMEOUT, || {
+            let ping = ["ping", "-M", "do", "-c", "1", "-W", "1", "-s", &payload, SVC_V4];
+            let output = lab.laptop.run(ping);
+            let text = format!("{}{}", output.stdout, output.stderr);
+            (text.contains("mtu") || text.contains("too long")).then_some(text)
+        });
+        assert!(!refused.contains("1 received"), "{refused}");
+    }
+}
+
+#[test]
+fn a_path_that_shrinks_and_swallows_icmp_does_not_end_a_transfer() {
+    const BYTES: u64 = 512 << 20;
+    let scene = Scene::new("mtu-shrinks");
+    let lab = &scene.lab;
+    let client = start_client_with_all_of_the_site(&scene);
+    let server = lab.svc.transfer_server(SVC_V4);
+    client.wait_until_reached(lab.svc.tcp_echo(SVC_V4).address);
+    lab.inet.sh("nft 'add table inet silence
+         add chain inet silence out { type filter hook output priority 0; }
+         add rule inet silence out icmp type destination-unreachable drop'");
+
+    std::thread::scope(|scope| {
+        let transfer = scope.spawn(|| lab.laptop.download(server.address, BYTES));
+        lab.laptop_link.set_mtu(1_300);
+        let transfer = transfer.join().unwrap();
+        assert_eq!(transfer.bytes, BYTES, "{transfer:?}");
+        assert_eq!(transfer.sha256, transfer.expected, "{transfer:?}");
+    });
+}
