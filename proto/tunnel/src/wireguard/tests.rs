@@ -247,8 +247,8 @@ fn an_authentic_packet_that_is_no_ip_is_refused() {
 fn a_removed_peer_is_heard_out_for_five_seconds() {
     let mut pair = Pair::connected();
     let peer = pair.client_on_connector;
-    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
-    let answer = sample::udp(SERVICE, CLIENT_INNER, (53, 4000), b"no");
+    let packet = acknowledgment(CLIENT_INNER);
+    let answer = reset();
     pair.connector.send_keepalive(peer, pair.now);
 
     assert!(pair.connector.remove(peer));
@@ -274,10 +274,27 @@ fn a_removed_peer_is_heard_out_for_five_seconds() {
 }
 
 #[test]
+fn no_data_of_a_removed_peer_passes() {
+    let mut pair = Pair::connected();
+    pair.connector.remove(pair.client_on_connector);
+    for packet in [
+        sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query"),
+        sample::tcp(CLIENT_INNER, SERVICE, (4000, 80), (1, 1, ACK), b"GET / "),
+        sample::echo(CLIENT_INNER, SERVICE, true, 7),
+    ] {
+        let datagram = pair.seal_on_client(&packet).unwrap();
+        assert_eq!(
+            pair.connector_receives(at(CLIENT), &datagram),
+            Outcome::Dropped(DropReason::PeerRemoved)
+        );
+    }
+}
+
+#[test]
 fn a_removed_peer_begins_nothing_and_moves_nowhere() {
     let mut pair = Pair::connected();
     let peer = pair.client_on_connector;
-    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
+    let packet = acknowledgment(CLIENT_INNER);
     let datagram = pair.seal_on_client(&packet).unwrap();
     let initiation = pair.initiation();
     while pair.connector.poll_event().is_some() {}
@@ -292,8 +309,7 @@ fn a_removed_peer_begins_nothing_and_moves_nowhere() {
     assert_eq!(pair.connector.poll_transmit(), None);
     assert_eq!(pair.connector_receives(at(ELSEWHERE), &datagram), Outcome::Packet(packet));
     assert_eq!(pair.connector.poll_event(), None);
-    let answer = sample::udp(SERVICE, CLIENT_INNER, (53, 4000), b"no");
-    assert!(pair.seal_on_connector(&answer).is_some(), "to where it was, not elsewhere");
+    assert!(pair.seal_on_connector(&reset()).is_some(), "to where it was, not elsewhere");
 }
 
 #[test]
@@ -303,8 +319,7 @@ fn the_addresses_of_a_removed_peer_are_free_at_once() {
     let heir = PeerConfig { public_key: secret(7).public_key(), ..client_config() };
     assert!(pair.connector.upsert(heir, pair.now).is_ok());
 
-    let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
-    let datagram = pair.seal_on_client(&packet).unwrap();
+    let datagram = pair.seal_on_client(&acknowledgment(CLIENT_INNER)).unwrap();
     assert_eq!(
         pair.connector_receives(at(CLIENT), &datagram),
         Outcome::Dropped(DropReason::SourceSpoofed)
@@ -315,7 +330,7 @@ fn the_addresses_of_a_removed_peer_are_free_at_once() {
 fn a_removed_peer_may_not_use_an_address_that_was_never_its_own() {
     let mut pair = Pair::connected();
     pair.connector.remove(pair.client_on_connector);
-    let datagram = pair.seal_on_client(&sample::udp("100.80.0.2", SERVICE, (1, 2), b"")).unwrap();
+    let datagram = pair.seal_on_client(&acknowledgment("100.80.0.2")).unwrap();
     assert_eq!(
         pair.connector_receives(at(CLIENT), &datagram),
         Outcome::Dropped(DropReason::SourceSpoofed)
@@ -532,6 +547,18 @@ proptest! {
         prop_assert_eq!(matches!(outcome, Outcome::Dropped(_)), is_damaged);
         prop_assert_eq!(pair.client_endpoint(), Some(at(CLIENT)));
     }
+}
+
+const ACK: u8 = 0x10;
+const RST: u8 = 0x04;
+
+/// What a device answers to a reset behind a gap.
+fn acknowledgment(source: &str) -> Vec<u8> {
+    sample::tcp(source, SERVICE, (4000, 80), (1, 1, ACK), &[])
+}
+
+fn reset() -> Vec<u8> {
+    sample::tcp(SERVICE, CLIENT_INNER, (80, 4000), (1, 0, RST), &[])
 }
 
 const CLIENT: &str = "198.51.100.1:5555";

@@ -24,7 +24,7 @@ use super::{
     outbox::Outbox,
     peer::{Opened, Peer, SealedByPeer, TICK},
 };
-use crate::{Endpoint, MAX_PACKET_LEN};
+use crate::{Endpoint, MAX_PACKET_LEN, Packet as InnerPacket, Transport};
 
 /// Names a peer of one [`Tunnel`]. Never reused, so one that is kept too long names nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -220,9 +220,9 @@ impl Tunnel {
 
     /// Removes a peer: its addresses are free and it gets no new session.
     ///
-    /// What is under way on its sessions is heard out for five seconds, and answers to that may be
-    /// sealed: whoever is cut off may have to be told, and what tells it lies behind everything
-    /// that was sent before. False: there is no such peer any more.
+    /// What is under way on its sessions is heard out for five seconds, as far as it carries no
+    /// data, and may be answered: whoever is cut off may have to be told, and what tells it lies
+    /// behind everything that was sent before. False: there is no such peer any more.
     pub fn remove(&mut self, peer: PeerId) -> bool {
         let Some(removed) = living(&mut self.peers, peer) else { return false };
         self.last_source = None;
@@ -444,11 +444,15 @@ impl Tunnel {
                 if self.last_source == Some((source, id)) {
                     return Received::Packet { peer: id, packet };
                 }
+                let is_leaving = peer.is_leaving();
                 let owner = self.allowed_ips.owner_of(source);
                 let is_its_own = match owner {
                     Some(owner) => owner == id,
-                    None => peer.is_leaving() && peer.is_allowed(source),
+                    None => is_leaving && peer.is_allowed(source),
                 };
+                if is_its_own && is_leaving && carries_data(packet) {
+                    return self.dropped(DropReason::PeerRemoved, Some(id));
+                }
                 if is_its_own {
                     self.last_source = owner.map(|owner| (source, owner));
                     return Received::Packet { peer: id, packet };
@@ -569,6 +573,19 @@ impl Hasher for IndexHasher {
 
     fn write_u32(&mut self, index: u32) {
         self.0 = index.into();
+    }
+}
+
+/// Whether a packet is more than news of a connection, or of a packet that did not arrive.
+fn carries_data(packet: &[u8]) -> bool {
+    let Ok(packet) = InnerPacket::try_parse(packet) else { return true };
+    match packet.transport() {
+        Transport::Tcp(_) => packet.payload_len() > 0,
+        Transport::IcmpError => false,
+        Transport::Udp
+        | Transport::IcmpEchoRequest
+        | Transport::IcmpEchoReply
+        | Transport::Unsupported { .. } => true,
     }
 }
 
