@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adit_policy::CompileError;
-use adit_proto::{Bundle, BundleError, OrganisationKey};
+use adit_proto::{Bundle, BundleError};
 use tracing::{info, warn};
 
 use crate::{
@@ -61,7 +61,8 @@ impl BundleStore {
         &self.membership
     }
 
-    /// Takes a bundle over from the control plane.
+    /// Takes a bundle over from the control plane. It is to be enforced before [`Self::persist`]:
+    /// no revocation waits for a disk.
     ///
     /// # Errors
     ///
@@ -69,8 +70,27 @@ impl BundleStore {
     pub(crate) fn accept(&mut self, token: &str) -> Result<Arc<Enforced>, BundleRefused> {
         let enforced = Arc::new(self.verify(token)?);
         self.held = Some(Arc::clone(&enforced));
-        self.persist(token, &enforced.bundle().organisation_keys);
         Ok(enforced)
+    }
+
+    /// Keeps the accepted bundle for the next start. A disk that is full keeps the one before.
+    pub(crate) fn persist(&mut self, token: &str) {
+        // The bundle first: it is signed by a key that the membership on disk names already.
+        let mut result = self.state.write_bundle(token);
+        if let Some(held) = &self.held
+            && result.is_ok()
+            && self.membership.organisation_keys != held.bundle().organisation_keys
+        {
+            self.membership.organisation_keys.clone_from(&held.bundle().organisation_keys);
+            result = self.state.write_membership(&self.membership);
+        }
+        if let Err(error) = result {
+            let error: &dyn std::error::Error = &error;
+            warn!(
+                error,
+                "Failed to keep the bundle on disk; it is enforced until the next restart"
+            );
+        }
     }
 
     fn verify(&self, token: &str) -> Result<Enforced, BundleRefused> {
@@ -83,23 +103,6 @@ impl BundleStore {
         )?;
         let sequence = bundle.sequence;
         Enforced::try_new(bundle).map_err(|source| BundleRefused::Compile { sequence, source })
-    }
-
-    /// A disk that is full keeps the old bundle; the new one is enforced all the same.
-    fn persist(&mut self, token: &str, organisation_keys: &[OrganisationKey]) {
-        // The bundle first: it is signed by a key that the membership on disk names already.
-        let mut result = self.state.write_bundle(token);
-        if result.is_ok() && self.membership.organisation_keys != organisation_keys {
-            self.membership.organisation_keys = organisation_keys.to_vec();
-            result = self.state.write_membership(&self.membership);
-        }
-        if let Err(error) = result {
-            let error: &dyn std::error::Error = &error;
-            warn!(
-                error,
-                "Failed to keep the bundle on disk; it is enforced until the next restart"
-            );
-        }
     }
 }
 
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn a_good_bundle_survives_a_restart() {
         let world = World::new();
-        world.open().accept(&bundle(7).sign(1)).unwrap();
+        world.open().keep(&bundle(7).sign(1));
         assert_eq!(world.open().held().unwrap().bundle().sequence, 7);
     }
 
@@ -126,7 +129,7 @@ mod tests {
     fn an_older_bundle_is_refused_and_the_good_one_kept() {
         let world = World::new();
         let mut store = world.open();
-        store.accept(&bundle(7).sign(1)).unwrap();
+        store.keep(&bundle(7).sign(1));
         let refused = store.accept(&bundle(6).sign(1)).err().unwrap();
         assert!(matches!(refused, BundleRefused::Bundle(BundleError::Older { .. })));
         assert_eq!(store.held().unwrap().bundle().sequence, 7);
@@ -138,7 +141,7 @@ mod tests {
     fn an_unsigned_or_foreign_bundle_is_refused() {
         let world = World::new();
         let mut store = world.open();
-        store.accept(&bundle(7).sign(1)).unwrap();
+        store.keep(&bundle(7).sign(1));
         let foreign = store.accept(&bundle(8).sign(2)).err().unwrap();
         assert!(matches!(
             foreign,
@@ -161,11 +164,11 @@ mod tests {
     #[test]
     fn a_corrupt_file_is_as_none_until_the_control_plane_is_heard() {
         let world = World::new();
-        world.open().accept(&bundle(7).sign(1)).unwrap();
+        world.open().keep(&bundle(7).sign(1));
         fs::write(world.directory.path().join("bundle.jws"), "garbage").unwrap();
         let mut store = world.open();
         assert!(store.held().is_none());
-        store.accept(&bundle(8).sign(1)).unwrap();
+        store.keep(&bundle(8).sign(1));
         drop(store);
         assert_eq!(world.open().held().unwrap().bundle().sequence, 8);
     }
@@ -174,8 +177,8 @@ mod tests {
     fn an_announced_key_may_sign_the_next_bundle() {
         let world = World::new();
         let mut store = world.open();
-        store.accept(&announcing(bundle(7), &[1, 2]).sign(1)).unwrap();
-        store.accept(&announcing(bundle(8), &[2]).sign(2)).unwrap();
+        store.keep(&announcing(bundle(7), &[1, 2]).sign(1));
+        store.keep(&announcing(bundle(8), &[2]).sign(2));
         let retired = store.accept(&announcing(bundle(9), &[1]).sign(1));
         assert!(retired.is_err(), "a retired key signs no more");
         drop(store);
@@ -209,6 +212,13 @@ mod tests {
             let state = self.state();
             let membership = state.read_membership().unwrap().unwrap();
             BundleStore::open(state, membership)
+        }
+    }
+
+    impl BundleStore {
+        fn keep(&mut self, token: &str) {
+            self.accept(token).unwrap();
+            self.persist(token);
         }
     }
 

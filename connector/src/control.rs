@@ -191,6 +191,7 @@ impl Control {
                         );
                         self.etag = Some(etag);
                         self.held.send_replace(Some(enforced));
+                        tokio::task::block_in_place(|| self.store.persist(&token));
                     }
                     Err(error) => {
                         let error: &dyn std::error::Error = &error;
