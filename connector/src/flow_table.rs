@@ -8,7 +8,7 @@ use std::{
 
 use adit_policy::Authorization;
 use adit_proto::{FlowTuple, Protocol};
-use adit_tunnel::{Packet, PeerId, TcpFlags};
+use adit_tunnel::{PeerId, TcpFlags};
 
 /// Packets in one direction, and the bytes of them with all their headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub(crate) struct Volume {
 
 impl Volume {
     /// Of a lone packet.
-    pub(crate) fn of(packet: &Packet<'_>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn of(packet: &adit_tunnel::Packet<'_>) -> Self {
         Self { packets: 1, bytes: u64::try_from(packet.bytes().len()).unwrap_or(u64::MAX) }
     }
 }

@@ -1,6 +1,7 @@
 //! What the data path costs once a session is established: no allocation.
 
 #![expect(unsafe_code, reason = "a global allocator cannot be written without")]
+#![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

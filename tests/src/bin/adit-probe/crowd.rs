@@ -71,11 +71,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let (opened, took) = crowd.open_flows(to, Duration::from_millis(args.flows_for_ms))?;
         event::print("opened", json!({ "flows": opened, "seconds": took.as_secs_f64() }));
     }
-    while args.stay {
-        std::thread::park();
+    if args.stay {
+        stay();
     }
 
     Ok(())
+}
+
+fn stay() -> ! {
+    loop {
+        std::thread::park();
+    }
 }
 
 struct Crowd {
