@@ -14,10 +14,11 @@ use cedar_policy::{
         PstConstructionError, ResourceConstraint, StaticPolicy, Template, UnaryOp, Var,
     },
 };
+use ipnet::IpNet;
 
 use crate::schema::{
     ACTION, AUTHENTICATED_AGE, CONNECT, DEVICE, GROUP, POSTURE, RESOURCE, SOURCE, TAGS, USER,
-    network_literal, violation,
+    canonical_network, network_literal, violation,
 };
 
 /// Why policies and resources make no evaluator.
@@ -57,7 +58,61 @@ pub enum CompileError {
 #[derive(Debug)]
 pub(crate) struct CompiledPolicy {
     pub(crate) policy: Policy,
-    pub(crate) cedar: cedar_policy::Policy,
+    /// Its networks as the members of them are compared.
+    pub(crate) source_networks: Vec<IpNet>,
+    /// Alone in a set, as Cedar is asked about it.
+    pub(crate) cedar: PolicySet,
+    /// The same without its long lists of names.
+    short: Option<PolicySet>,
+}
+
+impl CompiledPolicy {
+    fn try_new(policy: &Policy) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let Policy { effect, subjects, resources, conditions, .. } = policy;
+        let cedar = |subjects, resources| -> Result<_, Box<dyn Error + Send + Sync>> {
+            let cedar = to_cedar(&policy.id.to_string(), *effect, subjects, resources, conditions)?;
+            Ok(PolicySet::from_policies([cedar])?)
+        };
+        let (short_subjects, short_resources) =
+            (short_subjects(subjects), short_resources(resources));
+        let short = match (&short_subjects, &short_resources) {
+            (None, None) => None,
+            (short_subjects, short_resources) => Some(cedar(
+                short_subjects.as_ref().unwrap_or(subjects),
+                short_resources.as_ref().unwrap_or(resources),
+            )?),
+        };
+        Ok(Self { short, ..Self::with_cedar(policy.clone(), cedar(subjects, resources)?) })
+    }
+
+    /// A policy with a Cedar policy that need not be made from it.
+    pub(crate) fn with_cedar(policy: Policy, cedar: PolicySet) -> Self {
+        let networks = &policy.conditions.source_networks;
+        let source_networks = networks.iter().map(|network| canonical_network(*network)).collect();
+        Self { policy, source_networks, cedar, short: None }
+    }
+
+    /// What Cedar is asked about a subject and a resource that the policy is known to name.
+    pub(crate) fn cedar_for_named(&self) -> &PolicySet {
+        self.short.as_ref().unwrap_or(&self.cedar)
+    }
+}
+
+/// Cedar walks the whole of a list, at some 200 ns a name, to find what the index has found.
+const LONG: usize = 16;
+
+/// Everyone, in place of a long list.
+fn short_subjects(subjects: &SubjectSelector) -> Option<SubjectSelector> {
+    let SubjectSelector { everyone, users, groups, devices } = subjects;
+    let is_long = !everyone && users.len() + groups.len() + devices.len() > LONG;
+    is_long.then(|| SubjectSelector { everyone: true, ..SubjectSelector::default() })
+}
+
+/// Every resource, in place of a long list.
+fn short_resources(resources: &ResourceSelector) -> Option<ResourceSelector> {
+    let ResourceSelector { all, ids, tags } = resources;
+    let is_long = !all && ids.len() + tags.len() > LONG;
+    is_long.then(|| ResourceSelector { all: true, ..ResourceSelector::default() })
 }
 
 /// Compiles those `policies` that are not disabled, each under its own id.
@@ -65,26 +120,19 @@ pub(crate) fn compile(policies: &[Policy]) -> Result<Vec<CompiledPolicy>, Compil
     let mut compiled = Vec::with_capacity(policies.len());
     let mut all = PolicySet::new();
     for policy in policies.iter().filter(|policy| !policy.disabled) {
-        let failed = |source: Box<dyn Error + Send + Sync>| CompileError::Policy {
-            policy_id: policy.id,
-            source,
-        };
-        let cedar = to_cedar(
-            &policy.id.to_string(),
-            policy.effect,
-            &policy.subjects,
-            &policy.resources,
-            &policy.conditions,
-        )
-        .map_err(|error| failed(error.into()))?;
-        if all.policy(cedar.id()).is_some() {
-            return Err(CompileError::DuplicatePolicy { policy_id: policy.id });
+        let failed = |source| CompileError::Policy { policy_id: policy.id, source };
+        let one = CompiledPolicy::try_new(policy).map_err(failed)?;
+        for cedar in one.cedar.policies() {
+            if all.policy(cedar.id()).is_some() {
+                return Err(CompileError::DuplicatePolicy { policy_id: policy.id });
+            }
+            all.add(cedar.clone()).map_err(|error| failed(error.into()))?;
         }
-        all.add(cedar.clone()).map_err(|error| failed(error.into()))?;
-        compiled.push(CompiledPolicy { policy: policy.clone(), cedar });
+        compiled.push(one);
     }
     if let Some(violation) = violation(&all) {
-        let concerned = compiled.iter().find(|policy| policy.cedar.id() == violation.policy_id());
+        let concerned =
+            compiled.iter().find(|policy| policy.cedar.policy(violation.policy_id()).is_some());
         return Err(CompileError::Policy {
             policy_id: concerned.expect("only these were validated").policy.id,
             source: violation.into(),

@@ -1,23 +1,23 @@
 //! From a subject and a destination to an authorization, or a denial with its reason.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use adit_proto::{
-    DeviceId, GroupId, PolicyId, Protocol, Reason, ResourceId, Timestamp, UserId, api::Effect,
+    DeviceId, GroupId, PolicyId, Protocol, Reason, ResourceId, Timestamp, UserId,
+    api::{Effect, Policy},
 };
-use cedar_policy::{
-    AuthorizationError, Context, Decision, Entities, Entity, PolicySet, Request, Response,
-    RestrictedExpression,
-};
+use cedar_policy::{Context, Entities, Entity, PolicySet, Request, RestrictedExpression};
 
 use crate::{
+    compile::CompiledPolicy,
+    conditions::first_unmet,
     evaluator::{CompiledResource, Evaluator},
+    places::Places,
     reserved_address::reserved_address,
     schema::{
-        ACTION, AUTHENTICATED_AGE, CONNECT, DEVICE, GROUP, POSTURE, SOURCE, USER, address_literal,
+        AUTHENTICATED_AGE, CONNECT_ACTION, DEVICE, GROUP, POSTURE, SOURCE, USER, address_literal,
         schema,
     },
 };
@@ -98,6 +98,8 @@ pub struct Denial {
 impl Evaluator {
     /// Decides a flow.
     ///
+    /// Who decides many flows of one subject keeps a [`Principal`](crate::Principal).
+    ///
     /// # Errors
     ///
     /// [`Denial`] says why the flow must not be let through.
@@ -107,79 +109,166 @@ impl Evaluator {
         destination: &Destination,
         now: Timestamp,
     ) -> Result<Authorization, Denial> {
+        let resource = self.locate(subject, destination, now)?;
+        self.judge(subject, &self.policies_of(subject), resource, now)
+    }
+
+    /// The resource that a flow is for, if subject and destination may be thought of at all.
+    pub(crate) fn locate(
+        &self,
+        subject: &Subject,
+        destination: &Destination,
+        now: Timestamp,
+    ) -> Result<&CompiledResource, Denial> {
         let found = self.find(destination);
         let resource_id = found.as_ref().map(|found| found.value.resource.id);
-        let denial = |reason, policy_id| Denial { reason, resource_id, policy_id };
+        let denial = |reason| Denial { reason, resource_id, policy_id: None };
 
         if subject.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Err(denial(Reason::CredentialExpired, None));
+            return Err(denial(Reason::CredentialExpired));
         }
         let named_alone = found.as_ref().is_some_and(|found| found.is_alone);
         if reserved_address(destination.address) && !named_alone {
-            return Err(denial(Reason::AddressReserved, None));
+            return Err(denial(Reason::AddressReserved));
         }
-        let Some(found) = found else {
-            return Err(denial(Reason::ResourceUnknown, None));
+        found.map(|found| found.value.as_ref()).ok_or_else(|| denial(Reason::ResourceUnknown))
+    }
+
+    /// Decides by the policies that name both the subject and the resource.
+    ///
+    /// One of them is decisive: of the forbids whose conditions are met the one with the smallest
+    /// id, else of such permits. Cedar has the last word on that one, and nothing passes unless it
+    /// agrees.
+    pub(crate) fn judge(
+        &self,
+        subject: &Subject,
+        policies_of_subject: &Places,
+        resource: &CompiledResource,
+        now: Timestamp,
+    ) -> Result<Authorization, Denial> {
+        let denial = |reason, policy_id| Denial {
+            reason,
+            resource_id: Some(resource.resource.id),
+            policy_id,
         };
-        let resource = found.value;
-        let Ok(question) = Question::try_new(subject, resource, now) else {
-            return Err(denial(Reason::PolicyError, None));
-        };
-        let mut verdict = Verdict::default();
-        for slice in self.slices_of(resource) {
-            verdict.add(&self.ask(&question, &slice.cedar));
-        }
-        if verdict.failed {
-            return Err(denial(Reason::PolicyError, verdict.failing.first().copied()));
-        }
-        if let Some(policy_id) = verdict.forbidding.first() {
-            return Err(denial(Reason::PolicyForbids, Some(*policy_id)));
-        }
-        let Some(policy_id) = verdict.permitting.first() else {
+
+        let Candidates { forbid, permit } =
+            self.candidates(subject, policies_of_subject, resource, now);
+        let Some(decisive) = forbid.or(permit).and_then(|place| self.policy_at(place)) else {
             return Err(denial(Reason::NoPolicyPermits, None));
         };
-        Ok(Authorization {
-            resource_id: resource.resource.id,
-            policy_id: *policy_id,
-            expires_at: [subject.expires_at, self.sign_in_end(*policy_id, subject)]
-                .into_iter()
-                .flatten()
-                .min(),
-        })
+        let policy_id = decisive.policy.id;
+        let answer = Question::try_new(decisive, subject, resource, now)
+            .map_or(Answer::Failed, |question| self.ask(&question, decisive.cedar_for_named()));
+        match (answer, decisive.policy.effect) {
+            (Answer::Matches, Effect::Permit) => Ok(Authorization {
+                resource_id: resource.resource.id,
+                policy_id,
+                expires_at: [subject.expires_at, sign_in_end(&decisive.policy, subject)]
+                    .into_iter()
+                    .flatten()
+                    .min(),
+            }),
+            (Answer::Matches, Effect::Forbid) => {
+                Err(denial(Reason::PolicyForbids, Some(policy_id)))
+            }
+            (Answer::MatchesNot, _) => Err(denial(Reason::PolicyError, Some(policy_id))),
+            (Answer::Failed, _) => Err(denial(Reason::PolicyError, Some(policy_id))),
+        }
     }
 
-    pub(crate) fn ask(&self, question: &Question, policies: &PolicySet) -> Response {
-        self.authorizer().is_authorized(&question.request, policies, &question.entities)
+    fn candidates(
+        &self,
+        subject: &Subject,
+        policies_of_subject: &Places,
+        resource: &CompiledResource,
+        now: Timestamp,
+    ) -> Candidates {
+        let mut candidates = Candidates { forbid: None, permit: None };
+        for slice in self.slices_of(resource) {
+            slice.for_each_common(policies_of_subject, |place| {
+                let smallest = match self.effect_at(place) {
+                    Some(Effect::Forbid) => &mut candidates.forbid,
+                    Some(Effect::Permit) => &mut candidates.permit,
+                    None => return,
+                };
+                let is_met = || {
+                    let policy = self.policy_at(place);
+                    policy.is_some_and(|policy| first_unmet(policy, subject, now).is_none())
+                };
+                if smallest.is_none_or(|smallest| place < smallest) && is_met() {
+                    *smallest = Some(place);
+                }
+            });
+        }
+        candidates
     }
 
-    /// When the sign-in grows too old for this policy.
-    fn sign_in_end(&self, policy_id: PolicyId, subject: &Subject) -> Option<Timestamp> {
-        let limit = self.policy(policy_id)?.policy.conditions.authenticated_within_s?;
-        Some(subject.authenticated_at?.saturating_add(Duration::from_secs(limit)))
+    /// What Cedar says of a set with one policy.
+    pub(crate) fn ask(&self, question: &Question, policy: &PolicySet) -> Answer {
+        let response =
+            self.authorizer().is_authorized(&question.request, policy, &question.entities);
+        if response.diagnostics().errors().next().is_some() {
+            Answer::Failed
+        } else if response.diagnostics().reason().next().is_some() {
+            Answer::Matches
+        } else {
+            Answer::MatchesNot
+        }
     }
 }
 
-/// What Cedar is asked about one flow.
+/// When the sign-in grows too old for this policy.
+fn sign_in_end(policy: &Policy, subject: &Subject) -> Option<Timestamp> {
+    let limit = policy.conditions.authenticated_within_s?;
+    Some(subject.authenticated_at?.saturating_add(Duration::from_secs(limit)))
+}
+
+/// Places of the policies with the smallest ids whose conditions are met.
+struct Candidates {
+    forbid: Option<u32>,
+    permit: Option<u32>,
+}
+
+/// Whether Cedar finds that a policy applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Matches,
+    MatchesNot,
+    Failed,
+}
+
+/// What Cedar is asked about one flow and one policy.
 pub(crate) struct Question {
     request: Request,
     entities: Entities,
 }
 
 impl Question {
+    /// Tells Cedar of the subject what the policy asks about: making entities of other groups, and
+    /// an address of the source, would cost more than the answer.
     pub(crate) fn try_new(
+        policy: &CompiledPolicy,
         subject: &Subject,
         resource: &CompiledResource,
         now: Timestamp,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let Policy { subjects, conditions, .. } = &policy.policy;
         let device = DEVICE.uid(subject.device_id);
-        let user = USER.uid(subject.user_id);
-        let groups = subject.groups.iter().map(|id| GROUP.uid(id)).collect();
+        // The device is in its user, and so in the user's groups: all of them at once, since Cedar
+        // takes longer to follow two steps than for everything else here.
+        let user = (!subjects.users.is_empty()).then(|| USER.uid(subject.user_id));
+        let groups = subject.groups.iter().filter(|group| subjects.groups.contains(group));
+        let parents = groups.map(|id| GROUP.uid(id)).chain(user).collect();
+
         let posture = subject.posture.iter().cloned().map(RestrictedExpression::new_string);
         let source = subject
             .source
+            .filter(|_source| !conditions.source_networks.is_empty())
             .map(|source| (SOURCE, RestrictedExpression::new_ip(address_literal(source))));
         let age = subject
             .authenticated_at
+            .filter(|_at| conditions.authenticated_within_s.is_some())
             .map(|at| (AUTHENTICATED_AGE, RestrictedExpression::new_long(age_s(at, now))));
         let context = [(POSTURE, RestrictedExpression::new_set(posture))]
             .into_iter()
@@ -189,17 +278,14 @@ impl Question {
         Ok(Self {
             request: Request::new(
                 device.clone(),
-                ACTION.uid(CONNECT),
+                CONNECT_ACTION.clone(),
                 resource.entity.uid(),
                 Context::from_pairs(context)?,
-                Some(schema()),
+                // The types above leave nothing to find; every test looks nevertheless.
+                cfg!(debug_assertions).then(schema),
             )?,
             entities: Entities::from_entities(
-                [
-                    Entity::new_no_attrs(device, [user.clone()].into()),
-                    Entity::new_no_attrs(user, groups),
-                    resource.entity.clone(),
-                ],
+                [Entity::new_no_attrs(device, parents), resource.entity.clone()],
                 None,
             )?,
         })
@@ -210,47 +296,4 @@ impl Question {
 pub(crate) fn age_s(authenticated_at: Timestamp, now: Timestamp) -> i64 {
     let age = now.saturating_duration_since(authenticated_at).as_secs();
     i64::try_from(age).unwrap_or(i64::MAX)
-}
-
-/// What Cedar answers, gathered over the slices of a resource.
-#[derive(Default)]
-pub(crate) struct Verdict {
-    /// Whether anything failed, known by its id or not.
-    pub(crate) failed: bool,
-    pub(crate) failing: BTreeSet<PolicyId>,
-    pub(crate) forbidding: BTreeSet<PolicyId>,
-    pub(crate) permitting: BTreeSet<PolicyId>,
-}
-
-impl Verdict {
-    pub(crate) fn add(&mut self, response: &Response) {
-        for error in response.diagnostics().errors() {
-            let AuthorizationError::PolicyEvaluationError(error) = error;
-            self.failed = true;
-            self.failing.extend(policy_id(error.policy_id()));
-        }
-        for id in response.diagnostics().reason() {
-            let Some(policy_id) = policy_id(id) else {
-                self.failed = true;
-                continue;
-            };
-            match response.decision() {
-                Decision::Allow => self.permitting.insert(policy_id),
-                Decision::Deny => self.forbidding.insert(policy_id),
-            };
-        }
-    }
-
-    /// Whether a policy of this effect and id matched.
-    pub(crate) fn has_matched(&self, effect: Effect, policy_id: PolicyId) -> bool {
-        match effect {
-            Effect::Permit => self.permitting.contains(&policy_id),
-            Effect::Forbid => self.forbidding.contains(&policy_id),
-        }
-    }
-}
-
-fn policy_id(cedar: &cedar_policy::PolicyId) -> Option<PolicyId> {
-    let text: &str = cedar.as_ref();
-    text.parse().ok()
 }

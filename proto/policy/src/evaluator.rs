@@ -3,46 +3,52 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use adit_proto::{
     DeviceId, GroupId, PolicyId, ResourceId, UserId,
-    api::{Effect, Policy, Resource, SubjectSelector},
+    api::{Effect, Policy, Resource},
 };
-use cedar_policy::{Authorizer, Entity, PolicySet, RestrictedExpression};
+use cedar_policy::{Authorizer, Entity, RestrictedExpression};
 
 use crate::{
     compile::{CompileError, CompiledPolicy, compile},
-    evaluate::Destination,
+    evaluate::{Destination, Subject},
+    places::Places,
     resource_map::{Found, ResourceMap},
     schema::{RESOURCE, TAGS},
+    subject_index::SubjectIndex,
 };
 
 /// Decides flows by the policies and resources of one bundle.
 ///
 /// It is compiled once, shared between threads, and replaced as a whole by the next bundle's.
 pub struct Evaluator {
+    /// Tells evaluators apart.
+    serial: u64,
     authorizer: Authorizer,
-    policies: BTreeMap<PolicyId, CompiledPolicy>,
-    slices: Vec<Slice>,
+    /// In the order of their ids, so that the smallest place has the smallest id.
+    policies: Vec<CompiledPolicy>,
+    /// Of the same places: few are looked at closer.
+    effects: Vec<Effect>,
+    subjects: SubjectIndex,
+    /// The policies that one selector brings to a resource.
+    ///
+    /// INVARIANT: a policy is in the slice of each of its selectors, so what a resource needs is
+    /// the union of a few slices that it shares with others. A set for each resource would hold a
+    /// policy for all resources as many times as there are resources.
+    slices: Vec<Places>,
     /// In the order of their ids.
     resources: Vec<Arc<CompiledResource>>,
     resource_map: ResourceMap<Arc<CompiledResource>>,
-}
-
-/// The policies that one selector brings to a resource.
-///
-/// INVARIANT: a policy is in the slice of each of its selectors, so what a resource needs is the
-/// union of a few slices that it shares with others. A set for each resource would hold a policy
-/// for all resources as many times as there are resources.
-pub(crate) struct Slice {
-    pub(crate) cedar: PolicySet,
-    pub(crate) policy_ids: Vec<PolicyId>,
 }
 
 #[derive(Debug)]
 pub(crate) struct CompiledResource {
     pub(crate) resource: Resource,
     pub(crate) entity: Entity,
+    /// In the order of ids.
+    pub(crate) place: usize,
     /// Where in the slices to look.
     slices: Vec<usize>,
 }
@@ -67,32 +73,38 @@ impl Evaluator {
     }
 
     pub(crate) fn try_from_compiled(
-        policies: Vec<CompiledPolicy>,
+        mut policies: Vec<CompiledPolicy>,
         resources: &[Resource],
     ) -> Result<Self, CompileError> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+
         let mut resources: Vec<&Resource> = resources.iter().collect();
         resources.sort_unstable_by_key(|resource| resource.id);
-        let policies: BTreeMap<PolicyId, CompiledPolicy> =
-            policies.into_iter().map(|policy| (policy.policy.id, policy)).collect();
+        policies.sort_unstable_by_key(|policy| policy.policy.id);
 
-        let (places, slices) = slice(&policies, &resources)?;
+        let (whereabouts, slices) = slice(&policies, &resources);
         let mut compiled: Vec<Arc<CompiledResource>> = Vec::with_capacity(resources.len());
         let mut resource_map = ResourceMap::new();
-        for resource in resources {
+        for (place, resource) in resources.into_iter().enumerate() {
             if compiled.last().is_some_and(|last| last.resource.id == resource.id) {
                 return Err(CompileError::DuplicateResource { resource_id: resource.id });
             }
             let slices = selectors_of(resource)
                 .into_iter()
-                .filter_map(|selector| places.get(&selector).copied())
+                .filter_map(|selector| whereabouts.get(&selector).copied())
                 .collect();
             let entity = entity(resource)?;
-            let one = Arc::new(CompiledResource { resource: resource.clone(), entity, slices });
-            resource_map.upsert(&resource.addresses, &resource.filters, Arc::clone(&one));
+            let resource = resource.clone();
+            let one = Arc::new(CompiledResource { resource, entity, place, slices });
+            let Resource { addresses, filters, .. } = &one.resource;
+            resource_map.upsert(addresses, filters, Arc::clone(&one));
             compiled.push(one);
         }
         Ok(Self {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             authorizer: Authorizer::new(),
+            subjects: SubjectIndex::new(policies.iter().map(|policy| &policy.policy)),
+            effects: policies.iter().map(|policy| policy.policy.effect).collect(),
             policies,
             slices,
             resources: compiled,
@@ -119,18 +131,17 @@ impl Evaluator {
         groups: &[GroupId],
         device: DeviceId,
     ) -> Vec<&'a Resource> {
-        let permits: BTreeSet<PolicyId> = self
-            .policies
-            .values()
-            .map(|policy| &policy.policy)
-            .filter(|policy| policy.effect == Effect::Permit)
-            .filter(|policy| selects(&policy.subjects, user, groups, device))
-            .map(|policy| policy.id)
-            .collect();
+        let speaking = self.subjects.find(user, groups, device);
         let permitting: Vec<bool> = self
             .slices
             .iter()
-            .map(|slice| slice.policy_ids.iter().any(|id| permits.contains(id)))
+            .map(|slice| {
+                let mut permits = false;
+                slice.for_each_common(&speaking, |place| {
+                    permits |= self.effect_at(place) == Some(Effect::Permit);
+                });
+                permits
+            })
             .collect();
         self.resources
             .iter()
@@ -143,15 +154,33 @@ impl Evaluator {
 
     #[cfg(test)]
     pub(crate) fn held_policies(&self) -> usize {
-        self.slices.iter().map(|slice| slice.cedar.num_of_policies()).sum()
+        self.slices.iter().map(Places::len).sum()
     }
 
     pub(crate) fn authorizer(&self) -> &Authorizer {
         &self.authorizer
     }
 
+    pub(crate) const fn serial(&self) -> u64 {
+        self.serial
+    }
+
     pub(crate) fn policy(&self, id: PolicyId) -> Option<&CompiledPolicy> {
-        self.policies.get(&id)
+        let place = self.policies.binary_search_by_key(&id, |policy| policy.policy.id).ok()?;
+        self.policies.get(place)
+    }
+
+    pub(crate) fn policy_at(&self, place: u32) -> Option<&CompiledPolicy> {
+        self.policies.get(usize::try_from(place).ok()?)
+    }
+
+    pub(crate) fn effect_at(&self, place: u32) -> Option<Effect> {
+        self.effects.get(usize::try_from(place).ok()?).copied()
+    }
+
+    /// The policies that name a subject.
+    pub(crate) fn policies_of(&self, subject: &Subject) -> Places {
+        self.subjects.find(subject.user_id, &subject.groups, subject.device_id)
     }
 
     pub(crate) fn find(
@@ -161,7 +190,7 @@ impl Evaluator {
         self.resource_map.find_match(destination)
     }
 
-    pub(crate) fn slices_of(&self, resource: &CompiledResource) -> impl Iterator<Item = &Slice> {
+    pub(crate) fn slices_of(&self, resource: &CompiledResource) -> impl Iterator<Item = &Places> {
         resource.slices.iter().filter_map(|place| self.slices.get(*place))
     }
 }
@@ -175,44 +204,28 @@ impl fmt::Debug for Evaluator {
     }
 }
 
-/// Whether a policy speaks of this subject.
-pub(crate) fn selects(
-    subjects: &SubjectSelector,
-    user: UserId,
-    groups: &[GroupId],
-    device: DeviceId,
-) -> bool {
-    subjects.everyone
-        || subjects.users.contains(&user)
-        || subjects.devices.contains(&device)
-        || subjects.groups.iter().any(|group| groups.contains(group))
-}
-
 /// The slices of all selectors that some resource answers to, and where each of them is.
 fn slice<'a>(
-    policies: &'a BTreeMap<PolicyId, CompiledPolicy>,
+    policies: &'a [CompiledPolicy],
     resources: &[&'a Resource],
-) -> Result<(BTreeMap<Selector<'a>, usize>, Vec<Slice>), CompileError> {
+) -> (BTreeMap<Selector<'a>, usize>, Vec<Places>) {
     let answered: BTreeSet<Selector<'a>> =
         resources.iter().flat_map(|resource| selectors_of(resource)).collect();
-    let mut places: BTreeMap<Selector<'a>, usize> = BTreeMap::new();
-    let mut slices: Vec<Slice> = Vec::new();
-    for policy in policies.values() {
+    let mut whereabouts: BTreeMap<Selector<'a>, usize> = BTreeMap::new();
+    let mut slices: Vec<Vec<u32>> = Vec::new();
+    for (place, policy) in (0..).zip(policies) {
         for selector in selectors_in(&policy.policy).intersection(&answered) {
-            let place = *places.entry(*selector).or_insert(slices.len());
-            if place == slices.len() {
-                slices.push(Slice { cedar: PolicySet::new(), policy_ids: Vec::new() });
+            let at = *whereabouts.entry(*selector).or_insert(slices.len());
+            if at == slices.len() {
+                slices.push(Vec::new());
             }
-            if let Some(slice) = slices.get_mut(place) {
-                slice.cedar.add(policy.cedar.clone()).map_err(|error| CompileError::Policy {
-                    policy_id: policy.policy.id,
-                    source: error.into(),
-                })?;
-                slice.policy_ids.push(policy.policy.id);
+            if let Some(slice) = slices.get_mut(at) {
+                slice.push(place);
             }
         }
     }
-    Ok((places, slices))
+    let places = |slice| Places::from_sorted(slice, policies.len());
+    (whereabouts, slices.into_iter().map(places).collect())
 }
 
 /// The selectors that a policy uses.

@@ -6,9 +6,11 @@
 //! 1. *Resource.* Address, protocol and port lead to one resource, outside Cedar: see
 //!    [`ResourceMap`]. A [`reserved_address()`] is refused unless a resource names it alone.
 //! 2. *Policy.* Each policy is one Cedar policy with the policy's id. A flow sees only those that
-//!    can apply to its resource.
-//! 3. *Verdict.* A forbid beats every permit and deny is the default. Cedar skips a policy whose
-//!    evaluation fails, which would turn a failing forbid into none at all; so any failure denies.
+//!    name its subject and its resource: an index finds them, however many there are.
+//! 3. *Verdict.* A forbid beats every permit and deny is the default. One policy is decisive, and
+//!    Cedar is asked about it: nothing passes unless the index and Cedar agree. Cedar skips a
+//!    policy whose evaluation fails, which would turn a failing forbid into none at all; so a
+//!    failure denies.
 //!
 //! What is not known is held against the subject: a permit with source networks does not match a
 //! device whose outer address is unknown, and a forbid with source networks does. The same goes for
@@ -19,12 +21,16 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod conditions;
 mod evaluate;
 mod evaluator;
 mod explain;
+mod places;
+mod principal;
 mod reserved_address;
 mod resource_map;
 mod schema;
+mod subject_index;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -32,6 +38,7 @@ mod validate;
 pub use compile::CompileError;
 pub use evaluate::{Authorization, Denial, Destination, Subject};
 pub use evaluator::Evaluator;
+pub use principal::Principal;
 pub use reserved_address::reserved_address;
 pub use resource_map::ResourceMap;
 pub use validate::{InvalidPolicy, InvalidResource, validate_policy, validate_resource};

@@ -18,6 +18,8 @@ pub(crate) static USER: LazyLock<Kind> = LazyLock::new(|| Kind::new("User"));
 
 /// The one action, as an id of [`ACTION`].
 pub(crate) const CONNECT: &str = "connect";
+/// The one action, as requests have it.
+pub(crate) static CONNECT_ACTION: LazyLock<EntityUid> = LazyLock::new(|| ACTION.uid(CONNECT));
 /// An attribute of a resource.
 pub(crate) const TAGS: &str = "tags";
 

@@ -1,6 +1,7 @@
 //! Behaviour of the evaluator as its users see it.
 
 mod differential;
+mod principal;
 mod sample;
 mod scale;
 
@@ -16,7 +17,7 @@ use self::sample::{
     resource_id, subject, tcp, udp, user_id,
 };
 use crate::{
-    CompileError, Denial, Evaluator,
+    CompileError, Denial, Evaluator, Subject,
     compile::{CompiledPolicy, compile},
 };
 
@@ -57,6 +58,32 @@ fn a_forbid_beats_a_permit() {
     let denial = denied(&evaluator, &subject(), "10.0.0.1");
     assert_eq!(denial.reason, Reason::PolicyForbids);
     assert_eq!(denial.policy_id, Some(policy_id(9)));
+}
+
+#[test]
+fn a_long_list_of_names_names_nobody_else() {
+    let mut long = permit(1);
+    long.subjects = device_only(1000);
+    long.subjects.users = (1..1000).map(user_id).collect();
+    long.resources.all = false;
+    long.resources.ids = (1..1000).map(resource_id).collect();
+    long.conditions.posture = vec!["disk-encrypted".to_owned()];
+    let resources = [resource(1, "10.0.0.0/8"), resource(1000, "11.0.0.0/8")];
+    let evaluator = Evaluator::try_new(&[long], &resources).unwrap();
+    let mut listed = subject();
+    listed.posture = vec!["disk-encrypted".to_owned()];
+    let unlisted = Subject { user_id: user_id(1000), ..listed.clone() };
+
+    assert!(evaluator.evaluate(&listed, &tcp("10.0.0.1", 1), now()).is_ok());
+    let no_policy = Reason::NoPolicyPermits;
+    assert_eq!(denied(&evaluator, &subject(), "10.0.0.1").reason, no_policy);
+    assert_eq!(denied(&evaluator, &listed, "11.0.0.1").reason, no_policy);
+    assert_eq!(denied(&evaluator, &unlisted, "10.0.0.1").reason, no_policy);
+    let outcome = |subject| {
+        evaluator.explain(subject, &tcp("10.0.0.1", 1), now()).trace.first().unwrap().outcome
+    };
+    assert_eq!(outcome(&listed), TraceOutcome::Matched);
+    assert_eq!(outcome(&unlisted), TraceOutcome::SubjectOther);
 }
 
 #[test]
@@ -183,7 +210,7 @@ fn an_authorization_ends_with_the_credential_or_the_sign_in_window() {
     let mut subject = subject();
     let credential_end = now().saturating_add(Duration::from_secs(300));
     subject.expires_at = Some(credential_end);
-    let end_when_signed_in = |ago_s: u64, subject: &mut crate::Subject| {
+    let end_when_signed_in = |ago_s: u64, subject: &mut Subject| {
         subject.authenticated_at = Some(now().saturating_sub(Duration::from_secs(ago_s)));
         evaluator.evaluate(subject, &tcp("10.0.0.1", 1), now())
     };
@@ -254,8 +281,8 @@ fn a_source_reported_as_ipv4_inside_ipv6_is_in_the_ipv4_network() {
 
 #[test]
 fn a_policy_that_fails_denies_even_beside_a_permit() {
-    for (effect, failing) in [(Effect::Forbid, "forbid"), (Effect::Permit, "permit")] {
-        let evaluator = with_failing(effect, failing);
+    for effect in [Effect::Forbid, Effect::Permit] {
+        let evaluator = with_cedar(effect, FAILING);
         let destination = tcp("10.0.0.1", 1);
         assert_eq!(
             evaluator.evaluate(&subject(), &destination, now()),
@@ -267,14 +294,23 @@ fn a_policy_that_fails_denies_even_beside_a_permit() {
         );
         let explanation = evaluator.explain(&subject(), &destination, now());
         let outcomes: Vec<_> = explanation.trace.iter().map(|trace| trace.outcome).collect();
-        assert_eq!(outcomes, [TraceOutcome::Matched, TraceOutcome::Failed]);
+        assert_eq!(outcomes, [TraceOutcome::Failed, TraceOutcome::Matched]);
         assert!(!explanation.allowed);
     }
 }
 
 #[test]
+fn nothing_passes_by_a_policy_that_cedar_does_not_agree_to() {
+    for effect in [Effect::Forbid, Effect::Permit] {
+        let evaluator = with_cedar(effect, "context.posture.contains(\"never\")");
+        let denial = denied(&evaluator, &subject(), "10.0.0.1");
+        assert_eq!((denial.reason, denial.policy_id), (Reason::PolicyError, Some(policy_id(7))));
+    }
+}
+
+#[test]
 fn a_policy_that_fails_elsewhere_does_no_harm() {
-    let evaluator = with_failing(Effect::Forbid, "forbid");
+    let evaluator = with_cedar(Effect::Forbid, FAILING);
     assert!(evaluator.evaluate(&subject(), &tcp("11.0.0.1", 1), now()).is_ok());
 }
 
@@ -350,19 +386,24 @@ fn an_evaluator_is_shared_between_threads() {
     shared::<Evaluator>();
 }
 
-/// A permit for everything, and a policy that fails on `10.0.0.0/8`.
-fn with_failing(effect: Effect, keyword: &str) -> Evaluator {
-    let mut failing = if effect == Effect::Permit { permit(7) } else { forbid(7) };
-    failing.resources.all = false;
-    failing.resources.ids = vec![resource_id(1)];
-    let text = format!(
-        "{keyword} (principal, action, resource) when {{ context has authenticated_age && \
-         context.authenticated_age * 9223372036854775807 > 0 }};"
-    );
+const FAILING: &str =
+    "context has authenticated_age && context.authenticated_age * 9223372036854775807 > 0";
+
+/// A permit for everything, and before it a policy for `10.0.0.0/8` that is something else to Cedar.
+fn with_cedar(effect: Effect, condition: &str) -> Evaluator {
+    let (mut policy, keyword) = match effect {
+        Effect::Permit => (permit(7), "permit"),
+        Effect::Forbid => (forbid(7), "forbid"),
+    };
+    policy.resources.all = false;
+    policy.resources.ids = vec![resource_id(1)];
+    policy.conditions.authenticated_within_s = Some(86_400);
+    let text = format!("{keyword} (principal, action, resource) when {{ {condition} }};");
     let id = cedar_policy::PolicyId::new(policy_id(7).to_string());
     let cedar = cedar_policy::Policy::parse(Some(id), text).unwrap();
-    let mut policies = compile(&[permit(1)]).unwrap();
-    policies.push(CompiledPolicy { policy: failing, cedar });
+    let mut policies = compile(&[permit(9)]).unwrap();
+    let cedar = cedar_policy::PolicySet::from_policies([cedar]).unwrap();
+    policies.push(CompiledPolicy::with_cedar(policy, cedar));
     let resources = [resource(1, "10.0.0.0/8"), resource(2, "11.0.0.0/8")];
     Evaluator::try_from_compiled(policies, &resources).unwrap()
 }

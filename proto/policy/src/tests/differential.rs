@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::sample::{device_id, forbid, group_id, now, permit, resource, resource_id, user_id};
-use crate::{Destination, Evaluator, Subject};
+use crate::{Destination, Evaluator, Principal, Subject};
 
 proptest! {
     // 500 bundles with 200 flows each.
@@ -48,6 +48,12 @@ proptest! {
                 },
             };
             prop_assert_eq!(&found, &expected);
+
+            let mut principal = Principal::new(subject.clone());
+            for _ in 0..2 {
+                let again = principal.decide(&evaluator, destination, now());
+                prop_assert_eq!(again.map_err(|it| it.reason).err(), found.denied());
+            }
 
             let explanation = evaluator.explain(subject, destination, now());
             prop_assert_eq!(explanation.allowed, found.reason == Reason::PolicyPermits);
@@ -100,6 +106,12 @@ struct Outcome {
     resource_id: Option<ResourceId>,
     policy_id: Option<PolicyId>,
     expires_at: Option<Timestamp>,
+}
+
+impl Outcome {
+    fn denied(&self) -> Option<Reason> {
+        (self.reason != Reason::PolicyPermits).then_some(self.reason)
+    }
 }
 
 struct Naive<'a> {
