@@ -237,9 +237,10 @@ impl Carrier {
                 self.handle_datagram(&datagram, now);
             }
             if let Some((peer, run)) = self.inbound.finish() {
-                carried(&mut self.forwarder, &mut self.path, &mut self.losses, peer, run, now)
-                    .into_iter()
-                    .for_each(|reply| self.send_to(peer, &reply, now));
+                let Self { forwarder, path, losses, .. } = self;
+                if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
+                    self.send_to(peer, &reply, now);
+                }
             }
             self.flush(now);
         }
@@ -261,9 +262,8 @@ impl Carrier {
         }
         self.handle_tunnel_events(now);
         while let Some((peer, run)) = self.inbound.poll_run() {
-            let reply =
-                carried(&mut self.forwarder, &mut self.path, &mut self.losses, peer, run, now);
-            if let Some(reply) = reply {
+            let Self { forwarder, path, losses, .. } = self;
+            if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
                 self.send_to(peer, &reply, now);
             }
         }
@@ -412,7 +412,7 @@ impl Carrier {
 }
 
 /// Decides about a run from a device and hands it to the kernel; returns what the device is told.
-fn carried(
+fn carry(
     forwarder: &mut Forwarder,
     path: &mut KernelPath,
     losses: &mut Losses,
