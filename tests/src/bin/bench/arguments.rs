@@ -11,9 +11,9 @@ use crate::{
 
 /// Measures Adit beside other tunnels on this machine.
 ///
-/// Contenders take turns within each round. Each turn is a new world with two hosts joined by one
-/// cable, where nothing but that contender runs. The table shows medians over the rounds, and how
-/// many times the other's figure Adit's is.
+/// Each contender joins two hosts of its own, which are there for one round, and all take each test
+/// one after the other. The table shows medians over the rounds, and how many times the other's
+/// figure Adit's is. Nothing else should run on the machine meanwhile.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 pub(crate) struct Arguments {
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 
     /// How many policies Adit's connector is given.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    policies: u32,
+    pub(crate) policies: u32,
 
     /// Where to write the results as JSON.
     #[arg(long, value_name = "FILE")]

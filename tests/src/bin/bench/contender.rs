@@ -69,6 +69,18 @@ impl Contender {
         }
     }
 
+    /// Returns the version of the program that is measured, if it tells.
+    pub(crate) fn version(&self) -> Option<String> {
+        match self {
+            Self::Veth => None,
+            Self::Adit(_) => Some(env!("CARGO_PKG_VERSION").to_owned()),
+            Self::WireGuard(wireguard) => wireguard.command.version(),
+            Self::OpenVpn => program::version(openvpn::PROGRAM),
+            Self::Quincy => program::version(quincy::CLIENT),
+            Self::PointToPoint(program) => program.command.version(),
+        }
+    }
+
     /// Returns the program that is not on this machine, without which there is no such contender.
     pub(crate) fn missing_program(&self) -> Option<&str> {
         match self {

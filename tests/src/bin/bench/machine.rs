@@ -9,6 +9,8 @@ pub(crate) struct Machine {
     cores: usize,
     kernel: String,
     memory_gib: u64,
+    /// How many threads wanted a processor during the last minute.
+    load: f64,
     /// What TCP uses unless told otherwise.
     pub(crate) congestion_control: String,
     pub(crate) available_congestion_controls: Vec<String>,
@@ -26,6 +28,11 @@ impl Machine {
             cpu: field(&cpu, "model name").to_owned(),
             cores: thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease"),
+            load: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(0.0),
             memory_gib: (memory_kib + (1 << 19)) >> 20,
             congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
             available_congestion_controls: available.split(' ').map(str::to_owned).collect(),
@@ -36,12 +43,18 @@ impl Machine {
         self.available_congestion_controls.iter().any(|available| available == name)
     }
 
+    /// Returns the load if it is so high that figures will say little.
+    pub(crate) fn busy(&self) -> Option<f64> {
+        (self.load > self.cores as f64 / 4.0).then_some(self.load)
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "cpu": self.cpu,
             "cores": self.cores,
             "kernel": self.kernel,
             "memory_gib": self.memory_gib,
+            "load_before": self.load,
             "congestion_control": self.congestion_control,
         })
     }

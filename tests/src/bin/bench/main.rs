@@ -1,8 +1,8 @@
 //! Measures Adit beside other tunnels on this machine.
 //!
 //! Every contender gets the same two hosts joined by one cable, in a world of its own that lives
-//! for one turn. In each round every contender has one turn, so that what the machine does
-//! meanwhile meets all of them alike; what is reported are medians over the rounds.
+//! for one round. They take each test one after the other, so that what the machine does meanwhile
+//! meets all of them alike; what is reported are medians over the rounds.
 
 mod arguments;
 mod contender;

@@ -1,6 +1,8 @@
 use serde_json::{Map, Value, json};
 
-use crate::{contender::Contender, machine::Machine, reading::Reading, test::Test};
+use crate::{
+    arguments::Arguments, contender::Contender, machine::Machine, reading::Reading, test::Test,
+};
 
 /// Everything that was measured.
 pub(crate) struct Report {
@@ -39,10 +41,16 @@ impl Report {
         results.find(|outcome| outcome.contender.name() == contender && outcome.test.name() == test)
     }
 
-    pub(crate) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self, arguments: &Arguments) -> Value {
         let results: Vec<_> = self.results.iter().map(Outcome::to_json).collect();
 
-        json!({ "schema_version": 1, "machine": self.machine.to_json(), "results": results })
+        json!({
+            "schema_version": 1,
+            "machine": self.machine.to_json(),
+            "seconds": arguments.seconds,
+            "policies": arguments.policies,
+            "results": results,
+        })
     }
 }
 
@@ -63,6 +71,7 @@ impl Outcome {
     fn to_json(&self) -> Value {
         let mut object = Map::new();
         object.insert("contender".to_owned(), self.contender.name().into());
+        object.insert("version".to_owned(), self.contender.version().into());
         object.insert("carrier".to_owned(), self.contender.carrier().into());
         object.insert("test".to_owned(), self.test.name().into());
         // There whatever the test is, so that readers need not ask.

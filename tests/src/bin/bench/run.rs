@@ -11,8 +11,14 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    arguments::Arguments, contender::Contender, machine::Machine, pair::Pair, picture::picture,
-    report::Report, table::table, test::Test,
+    arguments::Arguments,
+    contender::{Contender, Tunnel},
+    machine::Machine,
+    pair::Pair,
+    picture::picture,
+    report::Report,
+    table::table,
+    test::Test,
 };
 
 /// About how long it takes to make a world and to start a contender in it.
@@ -25,23 +31,30 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let contenders = arguments.contenders()?;
     let tests = arguments.tests(&machine)?;
     let duration = Duration::from_secs(arguments.seconds);
+    if let Some(load) = machine.busy() {
+        eprintln!("warning: this machine is busy (load {load}): the figures will say little");
+    }
     announce(&contenders, &tests, arguments.rounds, duration);
 
     let mut report = Report::new(machine);
     let mut failed = false;
     for round in 0..arguments.rounds {
-        for contender in in_turn(&contenders, round) {
-            let turn = Turn { contender, tests: &tests, duration };
-            eprintln!("Round {} of {}: {}", round + 1, arguments.rounds, contender.name());
-            // The harness panics when something does not work.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| turn.take(&mut report))) {
-                eprintln!("error: {} failed: {}", contender.name(), message(&*panic));
-                failed = true;
-            }
+        eprintln!("Round {} of {}", round + 1, arguments.rounds);
+        let mut standing: Vec<_> = contenders.iter().filter_map(Standing::start).collect();
+        failed |= standing.len() < contenders.len();
+        // Each begins once in a while: who follows whom matters to machines that get warm.
+        let first = usize::try_from(round).unwrap_or_default() % standing.len().max(1);
+        standing.rotate_left(first);
+        for test in &tests {
+            let before = standing.len();
+            let turns = standing.into_iter();
+            standing = turns.filter_map(|turn| turn.measure(test, duration, &mut report)).collect();
+            failed |= standing.len() < before;
         }
+        drop(standing);
         // What there is so far is not lost with whatever ends this early.
         if let Some(path) = &arguments.json {
-            write(path, &format!("{:#}\n", report.to_json()))?;
+            write(path, &format!("{:#}\n", report.to_json(arguments)))?;
         }
         if let Some(path) = &arguments.svg {
             write(path, &picture(&report, &contenders, &tests))?;
@@ -52,31 +65,47 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Everything that one contender does in one round.
-struct Turn<'a> {
+/// A contender that stands ready in a world of its own, idle until it is measured.
+struct Standing<'a> {
     contender: &'a Contender,
-    tests: &'a [Test],
-    duration: Duration,
+    tunnel: Tunnel,
+    /// The world. Last, so that it goes last.
+    pair: Pair,
 }
 
-impl Turn<'_> {
-    #[track_caller]
-    fn take(&self, report: &mut Report) {
-        let pair = Pair::new(self.contender.name());
-        let tunnel = self.contender.start(&pair);
-        for test in self.tests.iter().filter(|test| test.is_for(self.contender)) {
-            let reading = test.measure(self.contender, &pair, &tunnel, self.duration);
-            eprintln!("  {:<12} {}", test.name(), test.describe(&reading));
-            report.add(self.contender, test, reading);
+impl<'a> Standing<'a> {
+    /// Starts both ends; says why if it cannot.
+    fn start(contender: &'a Contender) -> Option<Self> {
+        attempt(contender, || {
+            let pair = Pair::new(contender.name());
+            let tunnel = contender.start(&pair);
+            Self { contender, tunnel, pair }
+        })
+    }
+
+    /// Takes a test if it is for this contender, who is gone when it fails.
+    fn measure(self, test: &Test, duration: Duration, report: &mut Report) -> Option<Self> {
+        if !test.is_for(self.contender) {
+            return Some(self);
         }
+        attempt(self.contender, || {
+            let reading = test.measure(self.contender, &self.pair, &self.tunnel, duration);
+            let (name, test_name) = (self.contender.name(), test.name());
+            eprintln!("  {test_name:<12} {name:<14} {}", test.describe(&reading));
+            report.add(self.contender, test, reading);
+            self
+        })
     }
 }
 
-/// Returns the contenders so that each begins a round once in a while: who follows whom matters to
-/// machines that get warm.
-fn in_turn(contenders: &[Contender], round: u32) -> impl Iterator<Item = &Contender> {
-    let first = usize::try_from(round).unwrap_or_default() % contenders.len();
-    contenders[first..].iter().chain(&contenders[..first])
+/// Does something in which the harness panics when it does not work.
+fn attempt<T>(contender: &Contender, action: impl FnOnce() -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(action));
+    if let Err(panic) = &result {
+        eprintln!("error: {} failed: {}", contender.name(), message(&**panic));
+    }
+
+    result.ok()
 }
 
 fn announce(contenders: &[Contender], tests: &[Test], rounds: u32, duration: Duration) {

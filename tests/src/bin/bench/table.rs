@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 
 use crate::{
     contender::Contender,
+    reading::Reading,
     report::{Outcome, Report},
     test::{Column, Test},
 };
@@ -22,9 +23,11 @@ pub(crate) fn table(report: &Report, contenders: &[Contender], tests: &[Test]) -
         if outcomes.is_empty() {
             continue;
         }
-        let rows = outcomes.iter().map(|outcome| row(outcome, report, test.columns()));
+        let base = report.outcome(BASE, test.name()).filter(|_| outcomes.len() > 1);
+        let base = base.map(Outcome::median);
+        let rows = outcomes.iter().map(|outcome| row(outcome, base.as_ref(), test.columns()));
         let mut rows: Vec<Vec<String>> = rows.collect();
-        rows.insert(0, heading(test.columns()));
+        rows.insert(0, heading(base.is_some(), test.columns()));
         let _ = writeln!(text, "\n{}: {test}", test.name());
         text.push_str(&aligned(&rows));
     }
@@ -32,22 +35,23 @@ pub(crate) fn table(report: &Report, contenders: &[Contender], tests: &[Test]) -
     text
 }
 
-fn heading(columns: &[Column]) -> Vec<String> {
+fn heading(with_ratios: bool, columns: &[Column]) -> Vec<String> {
     let mut cells = vec![String::new()];
     for (index, column) in columns.iter().enumerate() {
         cells.push(column.heading.to_owned());
         if index == 0 {
             cells.push("range".to_owned());
         }
-        cells.push("adit is".to_owned());
+        if with_ratios {
+            cells.push(format!("{BASE} is"));
+        }
     }
 
     cells
 }
 
-fn row(outcome: &Outcome, report: &Report, columns: &[Column]) -> Vec<String> {
+fn row(outcome: &Outcome, base: Option<&Reading>, columns: &[Column]) -> Vec<String> {
     let median = outcome.median();
-    let base = report.outcome(BASE, outcome.test.name()).map(Outcome::median);
     let mut cells = vec![outcome.contender.name().to_owned()];
     for (index, column) in columns.iter().enumerate() {
         let show = |value: f64| format!("{value:.*}", column.decimals);
@@ -58,9 +62,10 @@ fn row(outcome: &Outcome, report: &Report, columns: &[Column]) -> Vec<String> {
             let range = range.map(|(low, high)| format!("{}–{}", show(low), show(high)));
             cells.push(range.unwrap_or_else(|| "–".to_owned()));
         }
-        let base = base.as_ref().and_then(|base| base.figure(column.figure));
-        let ratio = base.zip(own).filter(|(_, own)| *own > 0.0).map(|(base, own)| base / own);
-        cells.push(ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2} ×")));
+        let Some(base) = base else { continue };
+        let ratio = base.figure(column.figure).zip(own).filter(|(_, own)| *own > 0.0);
+        let ratio = ratio.map(|(base, own)| format!("{:.2} ×", base / own));
+        cells.push(ratio.unwrap_or_else(|| "–".to_owned()));
     }
 
     cells

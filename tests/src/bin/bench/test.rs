@@ -174,7 +174,7 @@ impl Test {
             Kind::Udp(_) => &[GBIT_S, PACKETS_S, CPU],
             Kind::RoundTrip(RoundTrip { load: None }) => &[P50, P99],
             Kind::RoundTrip(RoundTrip { load: Some(_) }) => &[P99, P50, LOAD],
-            Kind::Crowd(Crowd::Peers(_)) => &[KIB_PER_PEER, RSS, CONNECT],
+            Kind::Crowd(Crowd::Peers(_)) => &[RSS, KIB_PER_PEER, CONNECT],
             Kind::Crowd(Crowd::NewFlows) => &[FLOWS, CPU_PER_FLOW],
         }
     }

@@ -35,6 +35,10 @@ impl CommandLine {
         find(name).is_none().then_some(name)
     }
 
+    pub(crate) fn version(&self) -> Option<String> {
+        program::version_of(&find(self.words.first()?)?)
+    }
+
     /// Starts one end.
     #[track_caller]
     pub(crate) fn spawn(&self, side: &Side<'_>) -> Process {

@@ -43,6 +43,9 @@ impl Crowd {
 
 #[track_caller]
 fn peers(pair: &Pair, server: &mut AditServer, count: u32) -> Reading {
+    /// Fewer peers need less than what comes and goes anyhow.
+    const ENOUGH: u32 = 50;
+
     let alone = resident_kib(server.connector.process());
     let crowd = gather(pair, server, count);
     let registered = resident_kib(server.connector.process());
@@ -52,9 +55,10 @@ fn peers(pair: &Pair, server: &mut AditServer, count: u32) -> Reading {
     let connected = resident_kib(server.connector.process());
     assert!(crowd.is_running(), "the devices ended: {}", crowd.output());
 
+    let per_peer = (count >= ENOUGH).then(|| (connected - alone) / f64::from(count));
     Reading::default()
-        .with("kib_per_peer", (connected - alone) / f64::from(count))
         .with("rss_mib", connected / 1024.0)
+        .with_some("kib_per_peer", per_peer)
         .with("connect_s", event["seconds"].as_f64().unwrap_or_default())
         .with("rss_mib_without_peers", alone / 1024.0)
         .with("rss_mib_before_handshakes", registered / 1024.0)
@@ -120,7 +124,10 @@ fn resident_kib(process: &Process) -> f64 {
 impl fmt::Display for Crowd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Peers(count) => write!(f, "{count} peers connect to one connector at once"),
+            Self::Peers(count) => {
+                let peers = if *count == 1 { "peer connects" } else { "peers connect" };
+                write!(f, "{count} {peers} to one connector at once")
+            }
             Self::NewFlows => f.write_str("new flows, each decided by policy"),
         }
     }
