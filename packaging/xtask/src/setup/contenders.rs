@@ -33,16 +33,19 @@ pub(crate) fn ensure(target: &Path, only: Option<&[String]>) {
             eprintln!("warning: {contender} cannot be measured: {error:#}");
         }
     }
+    let build_dir = target.join("tools/build");
     for (contender, package, version) in FROM_CARGO.iter().filter(|entry| wanted(entry.0)) {
         let dir = target.join("tools").join(package);
         if is_installed(&dir, package, version) {
             continue;
         }
         eprintln!("Installing {package} {version} in {}", dir.display());
-        if let Err(error) = install(target, &dir, package, version) {
+        if let Err(error) = install(&build_dir, &dir, package, version) {
             eprintln!("warning: {contender} cannot be measured: {error:#}");
         }
     }
+    // As large as it is useless from here on.
+    let _ = fs::remove_dir_all(&build_dir);
 }
 
 /// Finds the contenders that the benchmark is told to measure; none if it is everybody.
@@ -69,18 +72,14 @@ fn is_installed(dir: &Path, package: &str, version: &str) -> bool {
     list.contains(&format!("\"{package} {version} "))
 }
 
-fn install(target: &Path, dir: &Path, package: &str, version: &str) -> anyhow::Result<()> {
-    // Away from the folder of the workspace, whose build would be done anew.
-    let build_dir = target.join("tools/build");
+fn install(build_dir: &Path, dir: &Path, package: &str, version: &str) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["install", "--quiet", "--locked", "--root"]).arg(dir);
-    command.args(["--version", version, package]).env("CARGO_TARGET_DIR", &build_dir);
+    command.args(["--version", version, package]).env("CARGO_TARGET_DIR", build_dir);
     let status = command
         .stdin(Stdio::null())
         .status()
         .with_context(|| format!("failed to run {command:?}"))?;
-    // It is as large as it is useless by now.
-    let _ = fs::remove_dir_all(&build_dir);
     if !status.success() {
         bail!("cargo could not install {package} {version}: see above");
     }
