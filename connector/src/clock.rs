@@ -4,11 +4,13 @@ use std::time::{Instant, SystemTime};
 
 use adit_proto::Timestamp;
 
-/// One moment: `monotonic` measures waiting, `wall` compares with what others signed.
+/// One moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Now {
-    pub(crate) monotonic: Instant,
-    pub(crate) wall: Timestamp,
+pub struct Now {
+    /// Measures waiting.
+    pub monotonic: Instant,
+    /// Compares with what others signed.
+    pub wall: Timestamp,
 }
 
 impl Now {

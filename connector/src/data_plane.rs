@@ -179,7 +179,10 @@ impl Carrier {
                     let _ = done.send(self.upsert(device, now));
                 }
                 Command::Remove { device_id, reason } => self.remove(device_id, reason, now),
-                Command::Enforce(standing) => self.forwarder.handle_standing(standing, now),
+                Command::Enforce { standing, replaced } => {
+                    // Who asked is gone only while the process ends.
+                    let _ = replaced.send(self.forwarder.handle_standing(standing, now));
+                }
                 Command::OwnAddresses(addresses) => {
                     self.forwarder.handle_own_addresses(addresses, now);
                 }

@@ -2,21 +2,23 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use adit_policy::{Authorization, CompileError, Denial, Destination, Evaluator, Subject};
+use adit_policy::{
+    Authorization, CompileError, Denial, Destination, Evaluator, Principal, Subject,
+};
 use adit_proto::{Bundle, Reason, Timestamp};
 use ipnet::IpNet;
 
 use crate::own_addresses::OwnAddresses;
 
 /// A bundle with its policies compiled.
-pub(crate) struct Enforced {
+pub struct Enforced {
     bundle: Bundle,
     evaluator: Evaluator,
 }
 
 /// Whether there is something to enforce, and whether it may still be trusted.
 #[derive(Clone, Default)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// No bundle yet: nothing is let through.
     #[default]
     Waiting,
@@ -47,7 +49,12 @@ impl Standing {
 }
 
 impl Enforced {
-    pub(crate) fn try_new(bundle: Bundle) -> Result<Self, CompileError> {
+    /// Compiles a bundle.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError`] names the policy or resource that cannot be compiled.
+    pub fn try_new(bundle: Bundle) -> Result<Self, CompileError> {
         let evaluator = Evaluator::try_new(&bundle.policies, &bundle.resources)?;
         Ok(Self { bundle, evaluator })
     }
@@ -61,9 +68,6 @@ impl Enforced {
     }
 
     /// Decides whether `subject` may open a flow to `destination`.
-    ///
-    /// On top of policy: the connector itself and the devices are no destinations, whatever prefix
-    /// holds them, unless a resource names that very address.
     pub(crate) fn decide(
         &self,
         subject: &Subject,
@@ -72,6 +76,29 @@ impl Enforced {
         now: Timestamp,
     ) -> Result<Authorization, Denial> {
         let authorization = self.evaluator.evaluate(subject, destination, now)?;
+        self.refuse_protected(authorization, destination, own_addresses)
+    }
+
+    /// Decides the same for one of whom many flows are decided.
+    pub(crate) fn decide_for(
+        &self,
+        principal: &mut Principal,
+        destination: &Destination,
+        own_addresses: &OwnAddresses,
+        now: Timestamp,
+    ) -> Result<Authorization, Denial> {
+        let authorization = principal.decide(&self.evaluator, destination, now)?;
+        self.refuse_protected(authorization, destination, own_addresses)
+    }
+
+    /// On top of policy: the connector itself and the devices are no destinations, whatever prefix
+    /// holds them, unless a resource names that very address.
+    fn refuse_protected(
+        &self,
+        authorization: Authorization,
+        destination: &Destination,
+        own_addresses: &OwnAddresses,
+    ) -> Result<Authorization, Denial> {
         let protected = own_addresses.contain(destination.address)
             || self.bundle.device_ranges.iter().any(|range| range.contains(&destination.address));
         if protected && !self.names_alone(destination) {

@@ -1,232 +1,294 @@
 //! Flows that are being let through.
 
+mod flow;
+mod key;
+mod queue;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::HashMap,
-    ops::AddAssign,
-    time::{Duration, Instant},
+    collections::BTreeSet,
+    hash::{BuildHasher as _, RandomState},
+    time::Instant,
 };
 
 use adit_policy::Authorization;
-use adit_proto::{FlowTuple, Protocol};
-use adit_tunnel::{PeerId, TcpFlags};
+use adit_proto::{FlowTuple, Timestamp};
+use hashbrown::HashTable;
 
-/// Packets in one direction, and the bytes of them with all their headers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Volume {
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Volume {
-    /// Of a lone packet.
-    #[cfg(test)]
-    pub(crate) fn of(packet: &adit_tunnel::Packet<'_>) -> Self {
-        Self { packets: 1, bytes: u64::try_from(packet.bytes().len()).unwrap_or(u64::MAX) }
-    }
-}
-
-impl AddAssign for Volume {
-    fn add_assign(&mut self, more: Self) {
-        self.packets += more.packets;
-        self.bytes += more.bytes;
-    }
-}
-
-/// One direction of a flow.
-#[derive(Debug, Default)]
-pub(crate) struct Direction {
-    pub(crate) volume: Volume,
-    /// TCP: the sequence number behind the newest segment.
-    pub(crate) next_sequence: Option<u32>,
-    finished: bool,
-}
-
-/// A flow, from the packet that opened it.
-#[derive(Debug)]
-pub(crate) struct Flow {
-    pub(crate) tuple: FlowTuple,
-    pub(crate) peer: PeerId,
-    pub(crate) authorization: Authorization,
-    /// The generation of policy and subject that `authorization` was decided under.
-    pub(crate) generation: u64,
-    pub(crate) started: Instant,
-    pub(crate) last_seen: Instant,
-    pub(crate) from_device: Direction,
-    pub(crate) to_device: Direction,
-    reset: bool,
-    /// Where this flow stands in its peer's list.
-    place: usize,
-}
-
-impl Flow {
-    pub(crate) fn new(
-        tuple: FlowTuple,
-        peer: PeerId,
-        authorization: Authorization,
-        generation: u64,
-        now: Instant,
-    ) -> Self {
-        Self {
-            tuple,
-            peer,
-            authorization,
-            generation,
-            started: now,
-            last_seen: now,
-            from_device: Direction::default(),
-            to_device: Direction::default(),
-            reset: false,
-            place: 0,
-        }
-    }
-
-    /// Notes the flags of a TCP segment of this flow.
-    pub(crate) fn note_flags(&mut self, flags: TcpFlags, from_device: bool) {
-        self.reset |= flags.rst();
-        let direction = if from_device { &mut self.from_device } else { &mut self.to_device };
-        direction.finished |= flags.fin();
-    }
-
-    /// Whether both ends have said that they are done, or one has reset.
-    pub(crate) const fn is_finished(&self) -> bool {
-        self.reset || (self.from_device.finished && self.to_device.finished)
-    }
-
-    /// How long this flow may be silent.
-    pub(crate) fn idle_limit(&self) -> Duration {
-        /// Until the last acknowledgements are through.
-        const FINISHED: Duration = Duration::from_secs(10);
-        /// No answer yet.
-        const TCP_OPENING: Duration = Duration::from_secs(60);
-        /// RFC 5382 §5: not less than 2 hours 4 minutes.
-        const TCP: Duration = Duration::from_secs(7_440);
-        /// RFC 4787 §4.3: not less than 2 minutes.
-        const UDP: Duration = Duration::from_secs(180);
-        /// RFC 5508 §3.2: not less than 60 seconds.
-        const ICMP: Duration = Duration::from_secs(60);
-
-        match self.tuple.protocol {
-            Protocol::Tcp if self.is_finished() => FINISHED,
-            Protocol::Tcp if self.to_device.volume.packets == 0 => TCP_OPENING,
-            Protocol::Tcp => TCP,
-            Protocol::Udp => UDP,
-            Protocol::Icmp => ICMP,
-        }
-    }
-
-    pub(crate) fn is_idle(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last_seen) >= self.idle_limit()
-    }
-}
+pub use self::flow::Volume;
+use self::{flow::Worth, queue::Queues};
+pub(crate) use self::{
+    flow::{Details, Flow},
+    key::FlowKey,
+};
 
 /// Where a flow is in the table; valid until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(usize);
+pub(crate) struct Slot(u32);
+
+/// Where a device is in the row of devices, whose flows are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DevicePlace(pub(crate) u32);
 
 /// How many flows there may be.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) flows: usize,
-    pub(crate) flows_per_peer: usize,
+pub struct Limits {
+    /// Of all devices.
+    pub flows: usize,
+    /// Of one device.
+    pub flows_per_device: usize,
 }
 
 impl Default for Limits {
+    /// Some 100 MB when full; 16 devices that open whatever they can fill it.
     fn default() -> Self {
-        Self { flows: 262_144, flows_per_peer: 16_384 }
+        Self { flows: 262_144, flows_per_device: 16_384 }
     }
 }
 
-/// All flows: by tuple, by peer, and in a row to be swept.
-#[derive(Debug, Default)]
+/// All flows: by tuple, by device in the order of their worth, and in a row to be swept.
+///
+/// When there is no room, a flow has to give way: see [`Self::must_give_way`].
+#[derive(Debug)]
 pub(crate) struct FlowTable {
-    slots: Vec<Option<Flow>>,
+    /// `SipHash` under a secret drawn at start: whoever chooses ports and addresses cannot make
+    /// flows collide.
+    hasher: RandomState,
+    slots: HashTable<Slot>,
+    flows: Vec<Option<Flow>>,
+    details: Vec<Option<Details>>,
     free: Vec<Slot>,
-    by_tuple: HashMap<FlowTuple, Slot>,
-    by_peer: HashMap<PeerId, Vec<Slot>>,
+    /// By place of the device.
+    queues: Vec<Queues>,
+    /// How many flows each device has that has any.
+    holdings: BTreeSet<(usize, DevicePlace)>,
     limits: Limits,
 }
 
-/// There is no room for another flow, of this peer or at all.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+const NO_FLOW: &str = "a slot is valid until its flow is removed";
 
 impl FlowTable {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+        Self {
+            hasher: RandomState::new(),
+            // Grows, since a small one is found in faster; it takes 5 ms to grow to the largest.
+            slots: HashTable::new(),
+            // Never moved, for that would take longer. What is not used yet is no memory yet.
+            flows: Vec::with_capacity(limits.flows),
+            details: Vec::with_capacity(limits.flows),
+            free: Vec::new(),
+            queues: Vec::new(),
+            holdings: BTreeSet::new(),
+            limits,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_tuple.len()
+        self.slots.len()
     }
 
     /// How many places a sweep has to look at.
-    pub(crate) fn slots(&self) -> usize {
-        self.slots.len()
+    pub(crate) const fn row_len(&self) -> usize {
+        self.flows.len()
     }
 
     /// The slot at a place of the sweep, if a flow is there.
     pub(crate) fn slot_at(&self, place: usize) -> Option<Slot> {
-        self.slots.get(place)?.as_ref()?;
-        Some(Slot(place))
+        self.flows.get(place)?.as_ref()?;
+        u32::try_from(place).ok().map(Slot)
     }
 
     pub(crate) fn find(&self, tuple: &FlowTuple) -> Option<Slot> {
-        self.by_tuple.get(tuple).copied()
+        let key = FlowKey::new(tuple);
+        let is_it = |slot: &Slot| self.flow(*slot).key == key;
+        self.slots.find(self.hasher.hash_one(key), is_it).copied()
     }
 
-    /// The newest flow of a peer.
-    pub(crate) fn newest_of(&self, peer: PeerId) -> Option<Slot> {
-        self.by_peer.get(&peer)?.last().copied()
+    /// How many flows a device has.
+    pub(crate) fn held_by(&self, device: DevicePlace) -> usize {
+        self.queues.get(index(device.0)).map_or(0, Queues::len)
+    }
+
+    /// The flow of a device that is worth most.
+    pub(crate) fn dearest_of(&self, device: DevicePlace) -> Option<Slot> {
+        let queues = self.queues.get(index(device.0))?;
+        [Worth::Open, Worth::Opening, Worth::Finished].into_iter().find_map(|it| queues.last(it))
     }
 
     pub(crate) fn flow(&self, slot: Slot) -> &Flow {
-        self.slots[slot.0].as_ref().expect("a slot is valid until its flow is removed")
+        self.flows.get(index(slot.0)).and_then(Option::as_ref).expect(NO_FLOW)
     }
 
     pub(crate) fn flow_mut(&mut self, slot: Slot) -> &mut Flow {
-        self.slots[slot.0].as_mut().expect("a slot is valid until its flow is removed")
+        self.flows.get_mut(index(slot.0)).and_then(Option::as_mut).expect(NO_FLOW)
     }
 
-    /// Adds a flow that is not in the table yet.
+    pub(crate) fn details(&self, slot: Slot) -> &Details {
+        self.details.get(index(slot.0)).and_then(Option::as_ref).expect(NO_FLOW)
+    }
+
+    fn details_mut(&mut self, slot: Slot) -> &mut Details {
+        self.details.get_mut(index(slot.0)).and_then(Option::as_mut).expect(NO_FLOW)
+    }
+
+    /// The flow that has to be removed before `device` has another, if any has to.
     ///
-    /// # Errors
-    ///
-    /// [`Full`] when there is no room for another flow of this peer, or at all.
-    pub(crate) fn insert(&mut self, mut flow: Flow) -> Result<Slot, Full> {
-        let is_full = self.len() >= self.limits.flows;
-        let of_peer = self.by_peer.entry(flow.peer).or_default();
-        if is_full || of_peer.len() >= self.limits.flows_per_peer {
-            return Err(Full);
-        }
-        flow.place = of_peer.len();
-        let tuple = flow.tuple;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot.0] = Some(flow);
-                slot
-            }
-            None => {
-                self.slots.push(Some(flow));
-                Slot(self.slots.len() - 1)
-            }
+    /// At its own limit a device pays itself. When the whole table is full the one that has the
+    /// most flows pays, which is never one below its fair share; if it is one of several, then
+    /// whoever asks. So a flood costs nobody but its sender. Of a device's flows the one goes that
+    /// is worth least: one that is finished, else one that nothing has come back for, else the one
+    /// that has been silent for long.
+    pub(crate) fn must_give_way(&mut self, device: DevicePlace) -> Option<Slot> {
+        let held = self.held_by(device);
+        let most = self.holdings.last().copied().filter(|_most| self.len() >= self.limits.flows);
+        let payer = match most {
+            _ if held >= self.limits.flows_per_device => device,
+            Some((most, holder)) if most > held => holder,
+            Some(_) => device,
+            None => return None,
         };
-        of_peer.push(slot);
-        self.by_tuple.insert(tuple, slot);
-        Ok(slot)
+        self.least_of(payer)
     }
 
-    pub(crate) fn remove(&mut self, slot: Slot) -> Flow {
-        let flow = self.slots[slot.0].take().expect("a slot is valid until its flow is removed");
-        self.by_tuple.remove(&flow.tuple);
-        self.free.push(slot);
-        let of_peer =
-            self.by_peer.get_mut(&flow.peer).expect("a peer with a flow has a list of flows");
-        of_peer.swap_remove(flow.place);
-        if let Some(moved) = of_peer.get(flow.place).copied() {
-            self.flow_mut(moved).place = flow.place;
-        } else if of_peer.is_empty() {
-            self.by_peer.remove(&flow.peer);
+    /// Adds a flow that is not in the table yet, decided under this generation.
+    pub(crate) fn insert(
+        &mut self,
+        tuple: &FlowTuple,
+        device: DevicePlace,
+        authorization: Authorization,
+        generation: u64,
+        now: Instant,
+    ) -> Slot {
+        let flow = Flow::new(tuple, device, generation, expiry(&authorization), now);
+        let key = flow.key;
+        let started = now;
+        let details =
+            Details { authorization, started, previous: None, next: None, queued_at: now };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.flows.push(None);
+            self.details.push(None);
+            Slot(u32::try_from(self.flows.len() - 1).expect("limits are far lower"))
+        });
+        if let (Some(flow_place), Some(details_place)) =
+            (self.flows.get_mut(index(slot.0)), self.details.get_mut(index(slot.0)))
+        {
+            *flow_place = Some(flow);
+            *details_place = Some(details);
         }
-        flow
+        let Self { slots, hasher, flows, .. } = self;
+        slots.insert_unique(hasher.hash_one(key), slot, |slot| {
+            let flow = flows.get(index(slot.0)).and_then(Option::as_ref);
+            hasher.hash_one(flow.expect(NO_FLOW).key)
+        });
+        self.change_holding(device, |table| table.enqueue(slot));
+        slot
     }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> (Flow, Details) {
+        let Flow { key, device, .. } = *self.flow(slot);
+        self.change_holding(device, |table| table.dequeue(slot));
+        let found = self.slots.find_entry(self.hasher.hash_one(key), |it| *it == slot);
+        found.expect("every flow is found by its key").remove();
+        self.free.push(slot);
+        let flow = self.flows.get_mut(index(slot.0)).and_then(Option::take);
+        let details = self.details.get_mut(index(slot.0)).and_then(Option::take);
+        flow.zip(details).expect(NO_FLOW)
+    }
+
+    /// Puts a flow that may be worth something else than before into the right queue.
+    pub(crate) fn settle(&mut self, slot: Slot) {
+        let flow = self.flow(slot);
+        if flow.worth() != flow.queued_as {
+            self.dequeue(slot);
+            self.enqueue(slot);
+        }
+    }
+
+    /// Notes that a flow was decided anew.
+    pub(crate) fn authorize(&mut self, slot: Slot, authorization: Authorization, generation: u64) {
+        let flow = self.flow_mut(slot);
+        flow.generation = generation;
+        flow.expires_at = expiry(&authorization);
+        self.details_mut(slot).authorization = authorization;
+    }
+
+    fn change_holding(&mut self, device: DevicePlace, change: impl FnOnce(&mut Self)) {
+        self.holdings.remove(&(self.held_by(device), device));
+        change(self);
+        let held = self.held_by(device);
+        if held > 0 {
+            self.holdings.insert((held, device));
+        }
+    }
+
+    fn least_of(&mut self, device: DevicePlace) -> Option<Slot> {
+        let queues = self.queues.get(index(device.0))?;
+        let cheap = [Worth::Finished, Worth::Opening].into_iter().find_map(|it| queues.first(it));
+        cheap.or_else(|| self.longest_silent_of(device))
+    }
+
+    /// Keeping a queue in the order of last packets would cost every packet. It is put in order
+    /// here, but only so far from its front.
+    fn longest_silent_of(&mut self, device: DevicePlace) -> Option<Slot> {
+        const LOOKED_AT: usize = 32;
+
+        let mut longest: Option<(Instant, Slot)> = None;
+        let mut front = self.queues.get(index(device.0))?.first(Worth::Open);
+        for _ in 0..LOOKED_AT {
+            let Some(slot) = front else { break };
+            let last_seen = self.flow(slot).last_seen;
+            let Details { queued_at, next, .. } = *self.details(slot);
+            if longest.is_none_or(|(silent_since, _slot)| last_seen < silent_since) {
+                longest = Some((last_seen, slot));
+            }
+            if last_seen != queued_at {
+                self.dequeue(slot);
+                self.enqueue(slot);
+            }
+            front = next;
+        }
+        longest.map(|(_silent_since, slot)| slot)
+    }
+
+    fn enqueue(&mut self, slot: Slot) {
+        let flow = self.flow_mut(slot);
+        flow.queued_as = flow.worth();
+        let (device, worth, queued_at) = (index(flow.device.0), flow.queued_as, flow.last_seen);
+        if self.queues.len() <= device {
+            self.queues.resize_with(device + 1, Queues::default);
+        }
+        let Some(queues) = self.queues.get_mut(device) else { return };
+        let previous = queues.push_back(worth, slot);
+        let details = self.details_mut(slot);
+        details.queued_at = queued_at;
+        details.previous = previous;
+        details.next = None;
+        if let Some(previous) = previous {
+            self.details_mut(previous).next = Some(slot);
+        }
+    }
+
+    fn dequeue(&mut self, slot: Slot) {
+        let Flow { device, queued_as, .. } = *self.flow(slot);
+        let Details { previous, next, .. } = *self.details(slot);
+        if let Some(queues) = self.queues.get_mut(index(device.0)) {
+            queues.unlink(queued_as, previous, next);
+        }
+        if let Some(previous) = previous {
+            self.details_mut(previous).next = next;
+        }
+        if let Some(next) = next {
+            self.details_mut(next).previous = previous;
+        }
+    }
+}
+
+/// When an authorization ends; one without end lasts until the last time there is.
+fn expiry(authorization: &Authorization) -> Timestamp {
+    authorization.expires_at().unwrap_or_else(|| Timestamp::from_millis(i64::MAX))
+}
+
+fn index(place: u32) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
 }

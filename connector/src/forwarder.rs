@@ -1,34 +1,45 @@
 //! Decides about every packet: a state machine without input and output.
 
+mod allowance;
 mod denials;
+mod devices;
 mod probe;
+mod recent;
 mod reminders;
 mod reset;
+mod slow_path;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use adit_policy::{Authorization, Denial, Subject};
 use adit_proto::{DeviceId, FlowTuple, PolicyId, Reason, ResourceId, Timestamp, UserId, Verdict};
-use adit_tunnel::{Packet, PeerId, Refusal, Transport, refuse};
+use adit_tunnel::{Packet, PeerId, Refusal, TcpFlags, Transport, refuse};
 
-use self::{denials::RecentDenials, probe::RecentProbes, reminders::Reminders};
+use self::{
+    denials::{RecentDenials, ReportsDue},
+    devices::Devices,
+    probe::RecentProbes,
+    reminders::Reminders,
+    sweep::Sweep,
+};
 pub(crate) use self::{probe::Probe, reset::Reset};
 use crate::{
     clock::Now,
-    enforced::{Standing, destination_of},
-    flow_table::{Flow, FlowTable, Limits, Slot, Volume},
+    enforced::Standing,
+    flow_table::{FlowTable, Limits, Slot, Volume},
     own_addresses::OwnAddresses,
 };
 
 /// What becomes of a packet that a device sent.
 #[derive(Debug)]
-pub(crate) enum Inner<'f> {
+pub enum Inner<'f> {
     /// It goes on to the service; the proof is to be shown to whoever carries it.
     Forward(&'f Authorization),
     /// It ends here, and this packet goes back to the device.
@@ -39,7 +50,7 @@ pub(crate) enum Inner<'f> {
 
 /// What becomes of a packet that a service sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Service {
+pub enum Service {
     /// It goes to this device.
     Send(PeerId),
     /// It ends here, but may be of a connection that a restart made us forget: see
@@ -58,18 +69,29 @@ pub(crate) enum Notice {
 
 /// Something for the access log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FlowRecord {
-    pub(crate) at: Timestamp,
-    pub(crate) device_id: DeviceId,
-    pub(crate) user_id: UserId,
-    pub(crate) flow: FlowTuple,
-    pub(crate) verdict: Verdict,
-    pub(crate) reason: Reason,
-    pub(crate) resource_id: Option<ResourceId>,
-    pub(crate) policy_id: Option<PolicyId>,
-    pub(crate) from_device: Volume,
-    pub(crate) to_device: Volume,
-    pub(crate) duration: Duration,
+pub struct FlowRecord {
+    /// When it happened.
+    pub at: Timestamp,
+    /// Whose device.
+    pub device_id: DeviceId,
+    /// Whose.
+    pub user_id: UserId,
+    /// Addresses and ports; of many refusals those of the last.
+    pub flow: FlowTuple,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// What for, when a resource was found.
+    pub resource_id: Option<ResourceId>,
+    /// The policy that decided, when one did.
+    pub policy_id: Option<PolicyId>,
+    /// What the device sent, at the end of a flow; of many refusals, what was refused.
+    pub from_device: Volume,
+    /// What was sent to the device, at the end of a flow.
+    pub to_device: Volume,
+    /// How long the flow lived, or the refusals went on.
+    pub duration: Duration,
 }
 
 /// The counters that an administrator watches.
@@ -83,29 +105,27 @@ pub(crate) struct ForwarderCounters {
     pub(crate) to_devices: Volume,
 }
 
-struct Device {
-    subject: Subject,
-    /// When the subject last changed, on the same scale as the generation of policy.
-    generation: u64,
-}
-
 /// All flows of all devices.
 ///
 /// - `handle_*`, `upsert_device` and `remove_device` put something in;
 /// - after any of them, [`poll_notice`](Self::poll_notice) and [`poll_record`](Self::poll_record)
 ///   until both are empty, then sleep until [`poll_timeout`](Self::poll_timeout).
 ///
+/// A packet of a flow that is in the table and up to date takes the fast path, which allocates
+/// nothing and asks nobody; everything else is in `slow_path`.
+///
 /// INVARIANT: a packet is never let through by a decision older than the newest policy or the
 /// newest credential of its device: generations are compared at every packet, the sweep only
 /// finds the silent flows.
-pub(crate) struct Forwarder {
+pub struct Forwarder {
     standing: Standing,
     own_addresses: OwnAddresses,
-    devices: HashMap<PeerId, Device>,
+    devices: Devices,
     flows: FlowTable,
     recent_denials: RecentDenials,
     recent_probes: RecentProbes,
     reminders: Reminders,
+    reports_due: ReportsDue,
     /// Grows with every change of policy or of a subject.
     generation: u64,
     policy_generation: u64,
@@ -115,33 +135,27 @@ pub(crate) struct Forwarder {
     records: VecDeque<FlowRecord>,
 }
 
-struct Sweep {
-    place: usize,
-    due: Instant,
-}
-
 /// Why a packet ends here, and whether its sender hears of it.
 enum Rejection {
     Silent(Reason),
     Told(Reason),
 }
 
-/// How often silent flows are looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
 impl Forwarder {
-    pub(crate) fn new(limits: Limits, now: Now) -> Self {
+    /// Lets nothing through until there is something to enforce.
+    pub fn new(limits: Limits, now: Now) -> Self {
         Self {
             standing: Standing::Waiting,
             own_addresses: OwnAddresses::default(),
-            devices: HashMap::new(),
+            devices: Devices::default(),
             flows: FlowTable::new(limits),
-            recent_denials: RecentDenials::default(),
-            recent_probes: RecentProbes::default(),
+            recent_denials: RecentDenials::new(),
+            recent_probes: RecentProbes::new(),
             reminders: Reminders::default(),
+            reports_due: ReportsDue::default(),
             generation: 0,
             policy_generation: 0,
-            sweep: Sweep { place: 0, due: now.monotonic + SWEEP_INTERVAL },
+            sweep: Sweep::new(now.monotonic),
             counters: ForwarderCounters::default(),
             notices: VecDeque::new(),
             records: VecDeque::new(),
@@ -156,10 +170,17 @@ impl Forwarder {
         &self.counters
     }
 
+    /// Whether a flow is known and its authorization holds: what every packet asks first.
+    pub fn is_live(&self, flow: &FlowTuple, now: Now) -> bool {
+        self.flows.find(flow).is_some_and(|slot| self.is_current(slot, now))
+    }
+
     /// Enforces another bundle, or none: every flow is decided anew.
-    pub(crate) fn handle_standing(&mut self, standing: Standing, now: Now) {
-        self.standing = standing;
+    ///
+    /// What was enforced before is handed back, to be dropped where no packet waits.
+    pub fn handle_standing(&mut self, standing: Standing, now: Now) -> Standing {
         self.forget_decisions(now);
+        std::mem::replace(&mut self.standing, standing)
     }
 
     /// The connector's own addresses have changed.
@@ -171,38 +192,49 @@ impl Forwarder {
     }
 
     /// Adds a device, or changes who it is; its flows are decided anew if that changed anything.
-    pub(crate) fn upsert_device(&mut self, peer: PeerId, subject: Subject, now: Now) {
-        self.generation += 1;
-        let source = self.devices.get(&peer).and_then(|device| device.subject.source);
-        let subject = Subject { source: subject.source.or(source), ..subject };
-        self.devices.insert(peer, Device { subject, generation: self.generation });
-        self.start_redeciding(now);
+    pub fn upsert_device(&mut self, peer: PeerId, subject: Subject, now: Now) {
+        let Some(place) = self.devices.place_of(peer) else {
+            self.generation += 1;
+            self.devices.insert(peer, subject, self.generation, now.monotonic);
+            return;
+        };
+        let Some(device) = self.devices.device(place) else { return };
+        let known = device.subject();
+        let subject = Subject { source: subject.source.or(known.source), ..subject };
+        if subject != *known {
+            self.generation += 1;
+            self.devices.change(place, subject, self.generation);
+            self.sweep.start_round(self.flows.row_len(), now.monotonic);
+        }
     }
 
     /// The outer address of a device is this one.
     pub(crate) fn handle_source(&mut self, peer: PeerId, source: IpAddr, now: Now) {
-        let Some(device) = self.devices.get_mut(&peer) else { return };
-        if device.subject.source != Some(source) {
-            device.subject.source = Some(source);
-            self.generation += 1;
-            device.generation = self.generation;
-            self.start_redeciding(now);
-        }
+        let device = self.devices.place_of(peer).and_then(|place| self.devices.device(place));
+        let Some(device) = device else { return };
+        let subject = Subject { source: Some(source), ..device.subject().clone() };
+        self.upsert_device(peer, subject, now);
     }
 
-    /// Removes a device and cuts its flows.
+    /// Removes a device: no packet of it passes from now on, and its flows are cut.
     pub(crate) fn remove_device(&mut self, peer: PeerId, reason: Reason, now: Now) {
-        while let Some(slot) = self.flows.newest_of(peer) {
-            self.cut(slot, &Denial { reason, resource_id: None, policy_id: None }, now);
+        let Some(place) = self.devices.remove(peer, reason) else { return };
+        let denial = Denial { reason, resource_id: None, policy_id: None };
+        for _ in 0..Self::SLOW_AT_ONCE {
+            let Some(slot) = self.flows.dearest_of(place) else { break };
+            self.cut(slot, &denial, now);
         }
-        self.devices.remove(&peer);
+        if self.flows.held_by(place) > 0 {
+            self.sweep.start_round(self.flows.row_len(), now.monotonic);
+        }
+        self.release_if_empty(place);
     }
 
     /// Decides about a packet whose source address belongs to `peer`.
     ///
     /// The packet may stand for a run of many that were merged into it: `volume` is theirs, as they
     /// were before.
-    pub(crate) fn handle_inner_packet(
+    pub fn handle_inner_packet(
         &mut self,
         peer: PeerId,
         packet: &Packet<'_>,
@@ -212,7 +244,7 @@ impl Forwarder {
         match self.admit_inner(peer, packet, volume, now) {
             Ok(slot) => {
                 self.counters.from_devices += volume;
-                Inner::Forward(&self.flows.flow(slot).authorization)
+                Inner::Forward(&self.flows.details(slot).authorization)
             }
             Err(Rejection::Silent(reason)) => {
                 self.count_drops(reason, volume.packets);
@@ -232,8 +264,8 @@ impl Forwarder {
     pub(crate) fn handle_spoofed(&mut self, peer: PeerId, packet: &Packet<'_>, now: Now) {
         self.count_drops(Reason::SourceSpoofed, 1);
         let denial = Denial { reason: Reason::SourceSpoofed, resource_id: None, policy_id: None };
-        if let Some(tuple) = packet.flow() {
-            self.deny(peer, tuple, denial, now);
+        if let (Some(place), Some(tuple)) = (self.devices.place_of(peer), packet.flow()) {
+            self.deny(place, tuple, denial, Volume::of(packet), now);
         }
     }
 
@@ -245,7 +277,7 @@ impl Forwarder {
     /// Decides about a packet that a service, or a router before it, sent to a device.
     ///
     /// The packet may stand for a run of many, as in [`Self::handle_inner_packet`].
-    pub(crate) fn handle_service_packet(
+    pub fn handle_service_packet(
         &mut self,
         packet: &Packet<'_>,
         volume: Volume,
@@ -277,55 +309,34 @@ impl Forwarder {
     /// the device has nothing to send, so it is asked.
     pub(crate) fn probe(&mut self, owner: PeerId, orphan: &Packet<'_>, now: Now) -> Option<Probe> {
         let tuple = orphan.flow()?.reversed();
-        if !self.recent_probes.is_due(tuple, now.monotonic) {
+        let place = self.devices.place_of(owner)?;
+        if !self.recent_probes.is_due(place, &tuple, now.monotonic) {
             return None;
         }
-        self.decide(owner, &tuple, now).ok()?;
+        self.decide(place, &tuple, now).ok()?;
         Probe::try_new(orphan)
     }
 
     /// Looks at the next flows in the row: ends the silent ones, decides the outdated ones anew.
-    pub(crate) fn handle_timeout(&mut self, now: Now) {
-        /// A decision costs some ten microseconds; packets must not wait for many of them.
-        const REDECIDED_AT_ONCE: usize = 128;
-        const SWEPT_AT_ONCE: usize = 8_192;
-
-        if now.monotonic < self.sweep.due {
-            return;
-        }
-        let mut budget = REDECIDED_AT_ONCE;
-        for _ in 0..SWEPT_AT_ONCE {
-            if self.sweep.place >= self.flows.slots() {
-                self.recent_denials.expire(now.monotonic);
-                self.recent_probes.expire(now.monotonic);
-                self.remind(now);
-                self.sweep = Sweep { place: 0, due: now.monotonic + SWEEP_INTERVAL };
-                return;
-            }
-            if let Some(slot) = self.flows.slot_at(self.sweep.place) {
-                if self.flows.flow(slot).is_idle(now.monotonic) {
-                    self.end(slot, now);
-                } else if !self.is_current(slot, now) {
-                    if budget == 0 {
-                        return;
-                    }
-                    budget -= 1;
-                    // A flow that fell is told of by its record.
-                    let _cut: Result<(), Denial> = self.bring_up_to_date(slot, now);
-                }
-            }
-            self.sweep.place += 1;
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.recent_denials.expire(Self::SEEN_AT_ONCE, now.monotonic);
+        self.recent_probes.expire(Self::SEEN_AT_ONCE, now.monotonic);
+        self.report_gathered(now);
+        self.remind(now);
+        if now.monotonic >= self.sweep.due() {
+            self.sweep_slice(now);
         }
     }
 
     /// When [`Self::handle_timeout`] is due.
-    pub(crate) const fn poll_timeout(&self) -> Instant {
-        self.sweep.due
+    pub fn poll_timeout(&self) -> Instant {
+        let others = [self.reports_due.next(), self.reminders.next()];
+        others.into_iter().flatten().fold(self.sweep.due(), Instant::min)
     }
 
     /// Ends every flow, because the connector stops.
     pub(crate) fn drain(&mut self, now: Now) {
-        for place in 0..self.flows.slots() {
+        for place in 0..self.flows.row_len() {
             if let Some(slot) = self.flows.slot_at(place) {
                 self.end(slot, now);
             }
@@ -336,7 +347,8 @@ impl Forwarder {
         self.notices.pop_front()
     }
 
-    pub(crate) fn poll_record(&mut self) -> Option<FlowRecord> {
+    /// The next record for the access log.
+    pub fn poll_record(&mut self) -> Option<FlowRecord> {
         self.records.pop_front()
     }
 
@@ -363,11 +375,11 @@ impl Forwarder {
 
         let mut known = self.flows.find(&tuple);
         if let Some(slot) = known {
-            let flow = self.flows.flow(slot);
-            if flow.peer != peer {
-                return Err(Rejection::Silent(Reason::SourceSpoofed));
-            }
-            if flow.is_finished() && flags.is_some_and(|flags| flags.is_initial()) {
+            if !self.is_of(slot, peer) {
+                self.cut_if_gone(slot, now).map_err(Rejection::Silent)?;
+                known = None;
+            } else if flags.is_some_and(TcpFlags::is_initial) && self.flows.flow(slot).is_finished()
+            {
                 self.end(slot, now);
                 known = None;
             }
@@ -378,18 +390,29 @@ impl Forwarder {
                     .map_err(|denial| Rejection::Told(denial.reason))?;
                 slot
             }
-            None if flags.is_some_and(|flags| flags.rst()) => {
+            None if flags.is_some_and(TcpFlags::rst) => {
                 return Err(Rejection::Silent(Reason::FlowUnknown));
             }
-            None => self.open(peer, tuple, now).map_err(Rejection::Told)?,
+            None => self.open(peer, tuple, volume, now).map_err(|reason| {
+                // A connection from before a restart need only wait, so it is not reset.
+                let goes_on = flags.is_some_and(|flags| !flags.is_initial());
+                if goes_on && reason == Reason::FlowRateExceeded {
+                    Rejection::Silent(reason)
+                } else {
+                    Rejection::Told(reason)
+                }
+            })?,
         };
 
         let flow = self.flows.flow_mut(slot);
         flow.last_seen = now.monotonic;
         flow.from_device.volume += volume;
         if let Some(flags) = flags {
-            flow.note_flags(flags, true);
             reset::note_sequence(&mut flow.from_device.next_sequence, packet);
+            if flags.fin() || flags.rst() {
+                flow.note_flags(flags, true);
+                self.flows.settle(slot);
+            }
         }
         Ok(slot)
     }
@@ -405,7 +428,7 @@ impl Forwarder {
         let slot = packet
             .related_flow()
             .and_then(|quoted| self.flows.find(&quoted.reversed()))
-            .filter(|slot| self.flows.flow(*slot).peer == peer)
+            .filter(|slot| self.is_of(*slot, peer))
             .ok_or(Rejection::Silent(Reason::FlowUnknown))?;
         self.bring_up_to_date(slot, now).map_err(|denial| Rejection::Silent(denial.reason))?;
         self.flows.flow_mut(slot).from_device.volume += volume;
@@ -433,182 +456,39 @@ impl Forwarder {
         self.bring_up_to_date(slot, now).map_err(|denial| denial.reason)?;
 
         let flow = self.flows.flow_mut(slot);
+        let is_first = flow.to_device.volume.packets == 0;
         flow.to_device.volume += volume;
         if !is_error {
             flow.last_seen = now.monotonic;
         }
+        let mut ends = false;
         if let Some(flags) = flags {
-            flow.note_flags(flags, false);
             reset::note_sequence(&mut flow.to_device.next_sequence, packet);
+            flow.note_flags(flags, false);
+            ends = flags.fin() || flags.rst();
         }
-        Ok(flow.peer)
+        if is_first || ends {
+            self.flows.settle(slot);
+        }
+        let device = self.flows.flow(slot).device;
+        self.devices.seat(device).map(|seat| seat.peer).ok_or(Reason::FlowUnknown)
     }
 
-    /// Decides about a flow that is not in the table.
-    fn open(&mut self, peer: PeerId, tuple: FlowTuple, now: Now) -> Result<Slot, Reason> {
-        if let Some(reason) =
-            self.recent_denials.recall(peer, &tuple, self.generation, now.monotonic)
-        {
-            return Err(reason);
-        }
-        let decision = self.decide(peer, &tuple, now).and_then(|authorization| {
-            let resource_id = Some(authorization.resource_id());
-            let flow = Flow::new(tuple, peer, authorization, self.generation, now.monotonic);
-            self.flows.insert(flow).map_err(|_full| Denial {
-                reason: Reason::FlowTableFull,
-                resource_id,
-                policy_id: None,
-            })
-        });
-        match decision {
-            Ok(slot) => {
-                self.count_decision(Reason::PolicyPermits);
-                let flow = self.flows.flow(slot);
-                let record = self.record_of(flow, Verdict::Allow, Reason::PolicyPermits, now);
-                self.records.extend(record);
-                Ok(slot)
-            }
-            Err(denial) => {
-                let reason = denial.reason;
-                self.count_decision(reason);
-                self.deny(peer, tuple, denial, now);
-                Err(reason)
-            }
-        }
-    }
-
-    /// Decides a flow anew if policy, subject or time have moved on, and cuts it if it falls.
-    fn bring_up_to_date(&mut self, slot: Slot, now: Now) -> Result<(), Denial> {
-        if self.is_current(slot, now) {
-            return Ok(());
-        }
-        let flow = self.flows.flow(slot);
-        let (peer, tuple) = (flow.peer, flow.tuple);
-        match self.decide(peer, &tuple, now) {
-            Ok(authorization) => {
-                self.count_decision(Reason::PolicyPermits);
-                let generation = self.generation;
-                let flow = self.flows.flow_mut(slot);
-                flow.authorization = authorization;
-                flow.generation = generation;
-                Ok(())
-            }
-            Err(denial) => {
-                self.count_decision(denial.reason);
-                self.cut(slot, &denial, now);
-                Err(denial)
-            }
-        }
+    fn is_of(&self, slot: Slot, peer: PeerId) -> bool {
+        let device = self.flows.flow(slot).device;
+        self.devices.seat(device).is_some_and(|seat| seat.peer == peer)
     }
 
     fn is_current(&self, slot: Slot, now: Now) -> bool {
         let flow = self.flows.flow(slot);
-        let Some(device) = self.devices.get(&flow.peer) else { return false };
-        flow.generation >= device.generation.max(self.policy_generation)
-            && flow.authorization.is_live(now.wall)
-    }
-
-    fn decide(&self, peer: PeerId, tuple: &FlowTuple, now: Now) -> Result<Authorization, Denial> {
-        let denied = |reason| Err(Denial { reason, resource_id: None, policy_id: None });
-        let Some(enforced) = self.standing.live() else { return denied(Reason::BundleStale) };
-        let Some(Device { subject, .. }) = self.devices.get(&peer) else {
-            return denied(Reason::CredentialInvalid);
-        };
-        if subject.expires_at.is_some_and(|expires_at| expires_at <= now.wall) {
-            return denied(Reason::CredentialExpired);
-        }
-        enforced.decide(subject, &destination_of(tuple), &self.own_addresses, now.wall)
-    }
-
-    fn deny(&mut self, peer: PeerId, tuple: FlowTuple, denial: Denial, now: Now) {
-        let is_news = self.recent_denials.remember(
-            peer,
-            tuple,
-            denial.reason,
-            self.generation,
-            now.monotonic,
-        );
-        let Some(Device { subject, .. }) = self.devices.get(&peer) else { return };
-        if is_news {
-            self.records.push_back(FlowRecord {
-                at: now.wall,
-                device_id: subject.device_id,
-                user_id: subject.user_id,
-                flow: tuple,
-                verdict: Verdict::Deny,
-                reason: denial.reason,
-                resource_id: denial.resource_id,
-                policy_id: denial.policy_id,
-                from_device: Volume::default(),
-                to_device: Volume::default(),
-                duration: Duration::ZERO,
-            });
-        }
-    }
-
-    /// Ends a flow against its will: both ends are told.
-    fn cut(&mut self, slot: Slot, denial: &Denial, now: Now) {
-        let flow = self.flows.remove(slot);
-        let record = self.record_of(&flow, Verdict::Cut, denial.reason, now);
-        self.records.extend(record.map(|record| FlowRecord {
-            policy_id: denial.policy_id.or(record.policy_id),
-            ..record
-        }));
-        if let Some(reset) = Reset::to_initiator(&flow) {
-            self.reminders.insert(flow.tuple, flow.peer, reset.clone(), now.monotonic);
-            self.notices.push_back(Notice::ToDevice(flow.peer, reset));
-        }
-        if let Some(reset) = Reset::to_service(&flow) {
-            self.notices.push_back(Notice::ToService(reset));
-        }
-    }
-
-    fn remind(&mut self, now: Now) {
-        let Self { reminders, flows, notices, .. } = self;
-        let is_live = |tuple: &FlowTuple| flows.find(tuple).is_some();
-        while let Some((peer, reset)) = reminders.pop_due(now.monotonic, is_live) {
-            notices.push_back(Notice::ToDevice(peer, reset));
-        }
-    }
-
-    /// Notes that a flow has ended by itself.
-    fn end(&mut self, slot: Slot, now: Now) {
-        let flow = self.flows.remove(slot);
-        let record = self.record_of(&flow, Verdict::Closed, Reason::PolicyPermits, now);
-        self.records.extend(record);
-    }
-
-    fn record_of(
-        &self,
-        flow: &Flow,
-        verdict: Verdict,
-        reason: Reason,
-        now: Now,
-    ) -> Option<FlowRecord> {
-        let Device { subject, .. } = self.devices.get(&flow.peer)?;
-        Some(FlowRecord {
-            at: now.wall,
-            device_id: subject.device_id,
-            user_id: subject.user_id,
-            flow: flow.tuple,
-            verdict,
-            reason,
-            resource_id: Some(flow.authorization.resource_id()),
-            policy_id: Some(flow.authorization.policy_id()),
-            from_device: flow.from_device.volume,
-            to_device: flow.to_device.volume,
-            duration: now.monotonic.saturating_duration_since(flow.started),
-        })
+        let Some(seat) = self.devices.seat(flow.device) else { return false };
+        flow.generation >= seat.generation.max(self.policy_generation) && now.wall < flow.expires_at
     }
 
     fn forget_decisions(&mut self, now: Now) {
         self.generation += 1;
         self.policy_generation = self.generation;
-        self.start_redeciding(now);
-    }
-
-    fn start_redeciding(&mut self, now: Now) {
-        self.sweep = Sweep { place: 0, due: now.monotonic };
+        self.sweep.start_round(self.flows.row_len(), now.monotonic);
     }
 
     fn count_drops(&mut self, reason: Reason, packets: u64) {

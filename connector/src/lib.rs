@@ -33,5 +33,9 @@ mod run;
 mod sessions;
 mod state_dir;
 
+pub use clock::Now;
 pub use config::{Cli, Command, Config};
+pub use enforced::{Enforced, Standing};
+pub use flow_table::{Limits, Volume};
+pub use forwarder::{FlowRecord, Forwarder, Inner, Service};
 pub use run::run;

@@ -147,7 +147,7 @@ impl Registry {
     /// Policy first, so that no flow outlives it, then the devices.
     async fn handle_standing(&mut self) -> Result<(), Stopped> {
         let standing = self.standing.borrow_and_update().clone();
-        self.data_plane.command(Command::Enforce(standing.clone())).await?;
+        self.data_plane.enforce(standing.clone()).await?;
         let rights_changed = self.admission.handle_standing(standing);
         self.carry_out().await?;
         if rights_changed {

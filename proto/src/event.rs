@@ -84,14 +84,15 @@ pub struct AccessEvent {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
-    /// Inner bytes from the device, at the end of a flow.
+    /// Inner bytes from the device, at the end of a flow; or of all the refusals that this one stands
+    /// for, when there were too many to list each.
     pub bytes_from_device: u64,
     /// Inner bytes to the device, at the end of a flow.
     pub bytes_to_device: u64,
-    /// Inner packets from the device, at the end of a flow.
+    /// Inner packets from the device, at the end of a flow; or of all those refusals.
     pub packets_from_device: u64,
     /// Inner packets to the device, at the end of a flow.
     pub packets_to_device: u64,
-    /// How long the flow lived, in milliseconds, at its end.
+    /// How long the flow lived, in milliseconds, at its end; or the time of all those refusals.
     pub duration_ms: u64,
 }

@@ -29,8 +29,10 @@ pub enum Reason {
     PacketUnsupported,
     /// A packet toward a device that answers no live flow.
     FlowUnknown,
-    /// The connector holds as many flows as it may.
+    /// The connector holds as many flows as it may, and this one was worth least.
     FlowTableFull,
+    /// The device opens flows faster than it may.
+    FlowRateExceeded,
     /// The credential is not one that this organisation signed for this device key.
     CredentialInvalid,
     /// The credential has expired.
@@ -47,7 +49,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PolicyPermits,
         Self::PolicyForbids,
         Self::NoPolicyPermits,
@@ -59,6 +61,7 @@ impl Reason {
         Self::PacketUnsupported,
         Self::FlowUnknown,
         Self::FlowTableFull,
+        Self::FlowRateExceeded,
         Self::CredentialInvalid,
         Self::CredentialExpired,
         Self::DevicePending,
@@ -81,6 +84,7 @@ impl Reason {
             Self::PacketUnsupported => "packet-unsupported",
             Self::FlowUnknown => "flow-unknown",
             Self::FlowTableFull => "flow-table-full",
+            Self::FlowRateExceeded => "flow-rate-exceeded",
             Self::CredentialInvalid => "credential-invalid",
             Self::CredentialExpired => "credential-expired",
             Self::DevicePending => "device-pending",
@@ -115,7 +119,14 @@ impl Reason {
             }
             Self::PacketUnsupported => "Only TCP, UDP and ICMP echo pass the tunnel.",
             Self::FlowUnknown => "This answers no live connection; connect again.",
-            Self::FlowTableFull => "The connector is full; try again in a minute.",
+            Self::FlowTableFull => {
+                "This device has too many connections open; close some, or look for a program that \
+                 opens them."
+            }
+            Self::FlowRateExceeded => {
+                "This device opens connections too fast; try again in a moment, or look for a \
+                 program that scans the network."
+            }
             Self::CredentialInvalid => {
                 "The device's credential is not valid here; run `adit enroll` anew."
             }

@@ -36,9 +36,19 @@ pub(crate) struct Stopped;
 
 /// What the data plane is told. Waits for room, so that none is lost.
 pub(crate) enum Command {
-    Upsert { device: DeviceOnConnector, done: oneshot::Sender<Result<(), AdmitError>> },
-    Remove { device_id: DeviceId, reason: Reason },
-    Enforce(Standing),
+    Upsert {
+        device: DeviceOnConnector,
+        done: oneshot::Sender<Result<(), AdmitError>>,
+    },
+    Remove {
+        device_id: DeviceId,
+        reason: Reason,
+    },
+    /// What was enforced before goes back: freeing ten thousand policies takes long.
+    Enforce {
+        standing: Standing,
+        replaced: oneshot::Sender<Standing>,
+    },
     OwnAddresses(OwnAddresses),
     Stop,
 }
@@ -58,6 +68,14 @@ impl DataPlane {
     pub(crate) async fn command(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_error| Stopped)?;
         self.waker.wake();
+        Ok(())
+    }
+
+    /// Enforces another bundle, or none; returns when no packet passes by what was before.
+    pub(crate) async fn enforce(&self, standing: Standing) -> Result<(), Stopped> {
+        let (replaced, answer) = oneshot::channel();
+        self.command(Command::Enforce { standing, replaced }).await?;
+        let _replaced: Standing = answer.await.map_err(|_error| Stopped)?;
         Ok(())
     }
 

@@ -1,13 +1,15 @@
 //! Probes of our own, for connections that a restart made us forget.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use adit_proto::FlowTuple;
 use adit_tunnel::Packet;
+
+use super::recent::{Bounds, Recent};
+use crate::flow_table::{DevicePlace, FlowKey};
 
 /// A TCP segment that makes a device speak, if it has the connection at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,25 +79,28 @@ fn folded(mut sum: u64) -> u16 {
 }
 
 /// Which connections were probed a moment ago.
-#[derive(Debug, Default)]
-pub(super) struct RecentProbes(HashMap<FlowTuple, Instant>);
+#[derive(Debug)]
+pub(super) struct RecentProbes(Recent<()>);
 
 impl RecentProbes {
-    /// A service sends again within a second or more.
-    const INTERVAL: Duration = Duration::from_millis(500);
-    /// More connections than that wait for their turn.
-    const MAX: usize = 4096;
+    /// A service sends again within a second or more. More connections than that wait for their
+    /// turn: each costs a decision, and whoever is behind a connector can make up as many as there
+    /// are ports.
+    const BOUNDS: Bounds =
+        Bounds { memory: Duration::from_millis(500), in_all: 4096, of_device: 64 };
 
-    /// Whether it is time to probe this connection, which counts as done.
-    pub(super) fn is_due(&mut self, tuple: FlowTuple, now: Instant) -> bool {
-        if self.0.len() >= Self::MAX && !self.0.contains_key(&tuple) {
-            return false;
-        }
-        let at = self.0.insert(tuple, now);
-        at.is_none_or(|at| now.saturating_duration_since(at) >= Self::INTERVAL)
+    pub(super) fn new() -> Self {
+        Self(Recent::new(Self::BOUNDS))
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.0.retain(|_tuple, at| now.saturating_duration_since(*at) < Self::INTERVAL);
+    /// Whether it is time to probe this connection, which counts as done.
+    pub(super) fn is_due(&mut self, device: DevicePlace, tuple: &FlowTuple, now: Instant) -> bool {
+        let key = FlowKey::new(tuple);
+        let is_new = self.0.of(device, key, now).is_none();
+        is_new && self.0.note(device, key, (), now)
+    }
+
+    pub(super) fn expire(&mut self, at_once: usize, now: Instant) {
+        self.0.expire(at_once, now);
     }
 }

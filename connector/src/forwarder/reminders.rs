@@ -38,6 +38,11 @@ impl Reminders {
         }
     }
 
+    /// When a reset is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.front().map(|reminder| reminder.due)
+    }
+
     /// The next reset that is due, of a flow that does not live again.
     pub(super) fn pop_due(
         &mut self,

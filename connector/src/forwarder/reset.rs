@@ -14,12 +14,12 @@ pub(crate) struct Reset(Vec<u8>);
 impl Reset {
     /// Ends the device's side of a flow.
     pub(super) fn to_initiator(flow: &Flow) -> Option<Self> {
-        Self::try_new(flow.tuple, flow.to_device.next_sequence?)
+        Self::try_new(flow.tuple(), flow.to_device.next_sequence?)
     }
 
     /// Ends the service's side of a flow.
     pub(super) fn to_service(flow: &Flow) -> Option<Self> {
-        Self::try_new(flow.tuple.reversed(), flow.from_device.next_sequence?)
+        Self::try_new(flow.tuple().reversed(), flow.from_device.next_sequence?)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -1,5 +1,6 @@
 mod cuts;
 mod decisions;
+mod floods;
 mod packet;
 mod service_packets;
 mod table;

@@ -18,6 +18,7 @@ use crate::{
 pub struct Principal {
     subject: Subject,
     looked_up: Option<LookedUp>,
+    judged: u64,
 }
 
 #[derive(Debug)]
@@ -46,12 +47,17 @@ const MEMORY: Duration = Duration::from_secs(1);
 impl Principal {
     /// A subject that was not looked up yet.
     pub const fn new(subject: Subject) -> Self {
-        Self { subject, looked_up: None }
+        Self { subject, looked_up: None, judged: 0 }
     }
 
     /// Who it is.
     pub const fn subject(&self) -> &Subject {
         &self.subject
+    }
+
+    /// How many decisions were not remembered, which take some fifty times longer than others.
+    pub const fn judged(&self) -> u64 {
+        self.judged
     }
 
     /// Decides a flow.
@@ -65,7 +71,7 @@ impl Principal {
         destination: &Destination,
         now: Timestamp,
     ) -> Result<Authorization, Denial> {
-        let Self { subject, looked_up } = self;
+        let Self { subject, looked_up, judged } = self;
         let resource = evaluator.locate(subject, destination, now)?;
         let LookedUp { policies, recent, .. } = match looked_up {
             Some(known) if known.evaluator == evaluator.serial() => known,
@@ -75,15 +81,14 @@ impl Principal {
                 recent: Box::default(),
             }),
         };
-        let Some(seat) = recent.get_mut(resource.place % RECENT) else {
-            return evaluator.judge(subject, policies, resource, now);
-        };
+        let seat = recent.get_mut(resource.place % RECENT).expect("there are so many seats");
         if let Some(recent) = seat
             && recent.resource == resource.place
             && recent.holds(now)
         {
             return recent.decision.clone();
         }
+        *judged += 1;
         let decision = evaluator.judge(subject, policies, resource, now);
         *seat = Some(Recent { resource: resource.place, at: now, decision: decision.clone() });
         decision

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use adit_policy::Subject;
 use adit_proto::{
-    Reason, Verdict,
+    GroupId, Reason, Verdict,
     api::{Conditions, Effect, Policy, ResourceSelector},
 };
 use adit_tunnel::{Packet, Transport};
+use uuid::Uuid;
 
 use super::{
     packet::{ACK, SYN, SYN_ACK, address, segment, tcp, udp},
-    world::{DATABASE, DATABASE_ID, LAPTOP, PHONE, WEB, WEB_ID, World, id, only, policy, subject},
+    world::{
+        DATABASE, DATABASE_ID, LAPTOP, PHONE, WEB, WEB_ID, World, device_id, id, only, policy,
+        subject,
+    },
 };
 use crate::{
     flow_table::Volume,
@@ -146,19 +150,93 @@ fn a_cut_connection_is_reset_behind_the_last_segment_of_a_run() {
 }
 
 #[test]
-fn many_flows_are_decided_anew_in_slices_until_none_is_left() {
+fn many_flows_are_cut_in_slices_until_none_is_left() {
     let mut world = World::permitting_web();
     for port in 1..=1000 {
         world.syn(WEB, port).assert_forwarded();
     }
+    let before = world.now.monotonic;
     world.enforce_policies(Vec::new());
-    let mut slices = 0;
-    while world.forwarder.flow_count() > 0 {
-        world.timeout();
-        slices += 1;
-        assert!(slices < 100, "the sweep does not end");
+    let mut left = world.forwarder.flow_count();
+    while left > 0 {
+        world.turn();
+        let now_left = world.forwarder.flow_count();
+        assert!((1..=256).contains(&(left - now_left)), "{left} to {now_left}");
+        left = now_left;
     }
-    assert!(slices > 1, "all were decided at once");
+    assert!(world.now.monotonic - before < Duration::from_secs(1));
+}
+
+#[test]
+fn many_flows_that_stay_are_decided_anew_in_a_few_turns() {
+    let mut world = World::permitting_web();
+    for port in 1..=4096 {
+        world.syn(WEB, port).assert_forwarded();
+    }
+    let decided = |world: &World| world.forwarder.counters().decisions[&Reason::PolicyPermits];
+    let before = decided(&world);
+    world.enforce_policies(vec![policy(2, Effect::Permit, only(WEB_ID))]);
+    for _ in 0..2 {
+        world.turn();
+    }
+    assert_eq!(decided(&world) - before, 4096);
+}
+
+#[test]
+fn changes_without_end_keep_no_flow_from_being_cut() {
+    let mut world = World::permitting_web();
+    for port in 1..=4096 {
+        world.syn(WEB, port).assert_forwarded();
+    }
+    world.enforce_policies(Vec::new());
+    for change in 0.. {
+        let groups = vec![GroupId::from_uuid(Uuid::from_u128(change))];
+        world.forwarder.upsert_device(world.phone, Subject { groups, ..subject(2) }, world.now);
+        world.turn();
+        if world.forwarder.flow_count() == 0 {
+            break;
+        }
+        assert!(change < 20, "{} flows are left", world.forwarder.flow_count());
+    }
+}
+
+#[test]
+fn a_device_with_many_flows_is_removed_in_slices_but_lets_nothing_through() {
+    let mut world = World::permitting_web();
+    for port in 1..=2000 {
+        world.syn(WEB, port).assert_forwarded();
+    }
+    world.forwarder.remove_device(world.laptop, Reason::DeviceRevoked, world.now);
+    let left = world.forwarder.flow_count();
+    assert_eq!(left, 2000 - 256);
+    for port in 1..=2000 {
+        let sent = world.service_sends(&tcp(WEB, LAPTOP, port, 4000, ACK));
+        assert!(matches!(sent, Service::Drop | Service::Orphan), "{sent:?}");
+    }
+    world.forwarder.remove_device(world.phone, Reason::DeviceRevoked, world.now);
+    while world.forwarder.flow_count() > 0 {
+        world.turn();
+    }
+    let cut = (Verdict::Cut, Reason::DeviceRevoked);
+    assert_eq!(world.verdicts().into_iter().filter(|verdict| *verdict == cut).count(), 2000);
+}
+
+#[test]
+fn who_takes_over_the_address_of_a_removed_device_is_not_taken_for_it() {
+    let mut world = World::permitting_web();
+    for port in 1..=2000 {
+        world.syn(WEB, port).assert_forwarded();
+    }
+    world.forwarder.remove_device(world.laptop, Reason::CredentialInvalid, world.now);
+    world.verdicts();
+    for port in 1..=2000 {
+        let packet = tcp(LAPTOP, WEB, 4000, port, SYN);
+        world.sends(world.phone, &packet).assert_forwarded();
+        let answer = tcp(WEB, LAPTOP, port, 4000, SYN_ACK);
+        assert_eq!(world.service_sends(&answer), Service::Send(world.phone));
+    }
+    let of_laptop = world.records().into_iter().filter(|record| record.device_id == device_id(1));
+    assert!(of_laptop.clone().count() == 2000 - 256, "{}", of_laptop.count());
 }
 
 #[test]

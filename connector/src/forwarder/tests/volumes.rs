@@ -19,7 +19,7 @@ fn the_record_of_an_end_holds_what_was_carried() {
     world.service_sends(&udp(WEB, LAPTOP, 53, 4000));
     world.pass(Duration::from_secs(5));
     world.forwarder.drain(world.now);
-    let records: Vec<FlowRecord> = std::iter::from_fn(|| world.forwarder.poll_record()).collect();
+    let records: Vec<FlowRecord> = world.records();
     let end = records.last().unwrap();
     assert_eq!(end.verdict, Verdict::Closed);
     assert_eq!((end.from_device.packets, end.to_device.packets), (1, 2));
@@ -51,7 +51,7 @@ fn a_run_counts_as_the_packets_that_were_merged_into_it() {
     world.service_sends_run(&segment(WEB, LAPTOP, (81, 4000), (1, 1, ACK), &[0; 1100]), two);
     world.forwarder.drain(world.now);
 
-    let records: Vec<FlowRecord> = std::iter::from_fn(|| world.forwarder.poll_record()).collect();
+    let records: Vec<FlowRecord> = world.records();
     let end = records.last().unwrap();
     assert_eq!(end.from_device, Volume { packets: 4, bytes: 4 * 40 + 2500 });
     assert_eq!(end.to_device, two);

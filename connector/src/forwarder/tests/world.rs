@@ -20,7 +20,7 @@ use crate::{
     clock::Now,
     enforced::{Enforced, Standing},
     flow_table::{Limits, Volume},
-    forwarder::{Forwarder, Inner, Notice, Reset, Service},
+    forwarder::{FlowRecord, Forwarder, Inner, Notice, Reset, Service},
 };
 
 pub(super) const LAPTOP: &str = "100.80.0.1";
@@ -95,6 +95,13 @@ impl World {
         self.forwarder.handle_timeout(self.now);
     }
 
+    /// Waits until something is due, and lets it be done.
+    pub(super) fn turn(&mut self) {
+        let due = self.forwarder.poll_timeout();
+        self.pass(due.saturating_duration_since(self.now.monotonic));
+        self.timeout();
+    }
+
     pub(super) fn syn(&mut self, to: &str, port: u16) -> Outcome {
         self.device_sends(&segment(LAPTOP, to, (4000, port), (100, 0, SYN), &[]))
     }
@@ -103,13 +110,25 @@ impl World {
         self.device_sends(&tcp(LAPTOP, to, 4000, port, flags))
     }
 
+    pub(super) fn phone_syn(&mut self, to: &str, port: u16) -> Outcome {
+        self.sends(self.phone, &segment(PHONE, to, (4000, port), (100, 0, SYN), &[]))
+    }
+
     pub(super) fn device_sends(&mut self, packet: &[u8]) -> Outcome {
-        self.device_sends_run(packet, Volume::of(&Packet::try_parse(packet).unwrap()))
+        self.sends(self.laptop, packet)
     }
 
     pub(super) fn device_sends_run(&mut self, packet: &[u8], volume: Volume) -> Outcome {
+        self.sends_run(self.laptop, packet, volume)
+    }
+
+    pub(super) fn sends(&mut self, peer: PeerId, packet: &[u8]) -> Outcome {
+        self.sends_run(peer, packet, Volume::of(&Packet::try_parse(packet).unwrap()))
+    }
+
+    fn sends_run(&mut self, peer: PeerId, packet: &[u8], volume: Volume) -> Outcome {
         let packet = Packet::try_parse(packet).unwrap();
-        match self.forwarder.handle_inner_packet(self.laptop, &packet, volume, self.now) {
+        match self.forwarder.handle_inner_packet(peer, &packet, volume, self.now) {
             Inner::Forward(_authorization) => Outcome::Forwarded,
             Inner::Reply(reply) => Outcome::Replied(reply),
             Inner::Drop => Outcome::Dropped,
@@ -135,11 +154,14 @@ impl World {
             .collect()
     }
 
+    /// All that was logged since the last call.
+    pub(super) fn records(&mut self) -> Vec<FlowRecord> {
+        std::iter::from_fn(|| self.forwarder.poll_record()).collect()
+    }
+
     /// What was logged since the last call.
     pub(super) fn verdicts(&mut self) -> Vec<(Verdict, Reason)> {
-        std::iter::from_fn(|| self.forwarder.poll_record())
-            .map(|record| (record.verdict, record.reason))
-            .collect()
+        self.records().into_iter().map(|record| (record.verdict, record.reason)).collect()
     }
 }
 
