@@ -87,6 +87,10 @@ impl Forwarder {
             }
             Err(denial) => {
                 self.count_decision(denial.reason);
+                // What was on its way is refused like any retry, and the cut is all the news.
+                let generation = self.generation_of(place);
+                let reason = denial.reason;
+                self.recent_denials.remember(place, &tuple, reason, generation, now.monotonic);
                 self.cut(slot, &denial, now);
                 Err(denial)
             }

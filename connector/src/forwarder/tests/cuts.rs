@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::{
     packet::{ACK, SYN, SYN_ACK, address, segment, tcp, udp},
     world::{
-        DATABASE, DATABASE_ID, LAPTOP, PHONE, WEB, WEB_ID, World, device_id, id, only, policy,
-        subject,
+        DATABASE, DATABASE_ID, LAPTOP, Outcome, PHONE, WEB, WEB_ID, World, device_id, id, only,
+        policy, subject,
     },
 };
 use crate::{
@@ -38,6 +38,17 @@ fn a_narrowed_policy_cuts_that_flow_and_keeps_the_other() {
     assert_eq!(world.service_sends(&tcp(WEB, LAPTOP, 80, 4000, ACK)), Service::Orphan);
     let other = tcp(DATABASE, LAPTOP, 5432, 4000, SYN_ACK);
     assert_eq!(world.service_sends(&other), Service::Send(world.laptop));
+}
+
+#[test]
+fn packets_on_their_way_when_a_flow_is_cut_are_refused_and_reported_as_the_cut_alone() {
+    let mut world = World::permitting_web();
+    world.syn(WEB, 80).assert_forwarded();
+    world.verdicts();
+    world.enforce_policies(Vec::new());
+    world.timeout();
+    assert!(matches!(world.tcp_from_device(WEB, 80, ACK), Outcome::Replied(_reset)));
+    assert_eq!(world.verdicts(), [(Verdict::Cut, Reason::NoPolicyPermits)]);
 }
 
 #[test]
