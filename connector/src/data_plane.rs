@@ -1,6 +1,7 @@
 //! The thread that carries packets.
 
 mod command;
+mod handshakes;
 mod metrics;
 
 use std::{
@@ -13,12 +14,13 @@ use std::{
 use adit_proto::{DeviceId, Reason};
 use adit_tunnel::{
     Datagram, DropReason, Frame, Inbound, Opened, Outbound, Packet, PeerConfig, PeerId,
-    ReceiveBatch, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter,
-    WireguardSecret, refuse,
+    ReceiveBatch, Received, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket,
+    Waiter, WireguardSecret, refuse,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, trace};
 
+use self::handshakes::Handshakes;
 pub(crate) use self::{
     command::{AdmitError, Command, DataPlane, DeviceOnConnector, Stopped},
     metrics::{DataPlaneMetrics, Losses},
@@ -65,8 +67,12 @@ pub(crate) fn start(
     let (metrics, metrics_seen) = watch::channel(DataPlaneMetrics::default());
     let (ended, end) = oneshot::channel();
     let now = Now::read();
+    let mut tunnel = Tunnel::new(parts.secret, MTU, now.monotonic);
+    let filter = tunnel.take_filter().expect("a new tunnel has its filter");
+    let handshakes = handshakes::start(filter, parts.udp.try_clone()?, waker.clone())?;
     let carrier = Carrier {
-        tunnel: Tunnel::new(parts.secret, MTU, now.monotonic),
+        tunnel,
+        handshakes,
         forwarder: Forwarder::new(Limits::default(), now),
         peers: Peers::default(),
         inbound: Inbound::new(),
@@ -89,6 +95,7 @@ pub(crate) fn start(
 
 struct Carrier {
     tunnel: Tunnel,
+    handshakes: Handshakes,
     forwarder: Forwarder,
     peers: Peers,
     inbound: Inbound,
@@ -114,11 +121,18 @@ enum Flow {
     Stop,
 }
 
+enum Handshaking {
+    Done,
+    MoreWait,
+}
+
 /// What is taken from one side before the other has its turn: about a millisecond of work.
 const TUN_FRAMES: usize = 128;
 const TUN_BYTES: usize = 512 * 1024;
 const UDP_BATCHES: usize = 8;
 const UDP_BYTES: usize = 512 * 1024;
+/// Each takes some 150 µs.
+const HANDSHAKES: usize = 4;
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Carrier {
@@ -134,7 +148,10 @@ impl Carrier {
                 return Ok(self.path);
             }
             self.handle_timeouts(now);
-            let deadline = self.deadline();
+            let deadline = match self.answer_handshakes(now) {
+                Handshaking::Done => self.deadline(),
+                Handshaking::MoreWait => now.monotonic,
+            };
             let ready = waiter.wait(
                 Some(self.path.as_fd()),
                 Some(self.udp.as_fd()),
@@ -253,6 +270,7 @@ impl Carrier {
     fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Now) {
         match self.inbound.open(&mut self.tunnel, datagram, now.monotonic) {
             Opened::Kept => {}
+            Opened::Initiation => self.handshakes.filter(datagram, &mut self.tunnel),
             Opened::Dropped { reason: DropReason::SourceSpoofed, peer: Some(peer), packet } => {
                 match Packet::try_parse(packet) {
                     Ok(packet) => self.forwarder.handle_spoofed(peer, &packet, now),
@@ -270,6 +288,23 @@ impl Carrier {
                 self.send_to(peer, &reply, now);
             }
         }
+    }
+
+    fn answer_handshakes(&mut self, now: Now) -> Handshaking {
+        let mut left = HANDSHAKES;
+        while left > 0
+            && let Some(initiation) = self.handshakes.poll_passed()
+        {
+            left -= 1;
+            let received = self.tunnel.handle_initiation(&initiation, now.monotonic);
+            if let Received::Dropped { reason, .. } = received {
+                trace!(?initiation, %reason, "Dropped a handshake");
+            }
+        }
+        if left < HANDSHAKES {
+            self.flush(now);
+        }
+        if left == 0 { Handshaking::MoreWait } else { Handshaking::Done }
     }
 
     fn read_frames(&mut self, buffer: &mut [u8], now: Now) -> io::Result<()> {
@@ -401,7 +436,7 @@ impl Carrier {
             peers: self.peers.devices.len(),
             flows: self.forwarder.flow_count(),
             forwarder: self.forwarder.counters().clone(),
-            tunnel_drops: self.tunnel.drops().clone(),
+            tunnel_drops: self.tunnel.drops(),
             losses: self.losses,
             send_losses: self.outbound.losses(),
         });

@@ -95,6 +95,12 @@ impl Host {
         listen(self.probe("udp-serve").args(["--bind", ip]))
     }
 
+    /// Starts a server that counts the datagrams of `udp-load`.
+    #[track_caller]
+    pub fn udp_counter(&self, ip: &str) -> Server {
+        listen(self.probe("udp-count").args(["--bind", ip]))
+    }
+
     /// Starts a web server whose every page is `body`.
     #[track_caller]
     pub fn http_server(&self, ip: &str, body: &str) -> Server {

@@ -90,6 +90,17 @@ impl UdpSocket {
         })
     }
 
+    /// Another handle on the same socket, for another thread.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = self.socket.try_clone()?;
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self { socket, state, ..*self })
+    }
+
     /// Where it listens, with the port that the kernel chose if none was asked for.
     pub const fn local_address(&self) -> SocketAddr {
         self.local_address

@@ -9,10 +9,12 @@
 //!   never after a handshake message, which can be a replay from before a restart;
 //! - the source address of every inner packet must belong to the peer that sent it;
 //! - every buffer is bounded in bytes, and every drop has a [`DropReason`] and is counted;
+//! - a [`HandshakeFilter`] stands before everything that a stranger could make costly;
 //! - datagrams that boringtun would panic on never reach it.
 
 mod allowed_ips;
 mod drop_reason;
+mod handshake_filter;
 mod inbound;
 mod message;
 mod outbound;
@@ -26,6 +28,7 @@ mod tunnel;
 mod waiting;
 
 pub use drop_reason::{DropCounters, DropReason};
+pub use handshake_filter::{Filtered, HandshakeFilter, Initiation};
 pub use inbound::{Inbound, Opened};
 pub use message::DATA_OVERHEAD;
 pub use outbound::{Outbound, SendLosses};

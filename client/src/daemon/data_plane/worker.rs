@@ -280,7 +280,8 @@ impl Worker {
         // from, and here the kernel knows better.
         let from = Endpoint::from(datagram.from.remote());
         match self.inbound.open(&mut self.tunnel, &Datagram { from, ..datagram }, now) {
-            Opened::Kept => {}
+            // The filter works inside the tunnel here.
+            Opened::Kept | Opened::Initiation => {}
             Opened::Dropped { reason, .. } => {
                 tracing::trace!(reason = reason.code(), "Dropped a datagram");
             }

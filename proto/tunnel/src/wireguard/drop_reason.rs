@@ -37,6 +37,12 @@ drop_reasons! {
     MacInvalid => "mac-invalid",
     /// A handshake was answered by a cookie, because there are too many.
     UnderLoad => "under-load",
+    /// More handshakes of one source, or of too many sources, than are answered.
+    SourceTooBusy => "source-too-busy",
+    /// A handshake so soon after another of the same peer that nobody in good faith starts one.
+    PeerTooBusy => "peer-too-busy",
+    /// More handshakes wait to be looked at than there is room for.
+    HandshakeQueueFull => "handshake-queue-full",
     /// A handshake as old as one seen before.
     HandshakeReplayed => "handshake-replayed",
     /// A handshake message that fails to authenticate or that nobody waits for.
@@ -94,5 +100,14 @@ impl DropCounters {
         if let Some(counter) = self.0.get_mut(reason as usize) {
             *counter += 1;
         }
+    }
+
+    /// These and those together.
+    pub(super) fn plus(&self, others: &Self) -> Self {
+        let mut sum = self.clone();
+        for (counter, other) in sum.0.iter_mut().zip(others.0) {
+            *counter += other;
+        }
+        sum
     }
 }

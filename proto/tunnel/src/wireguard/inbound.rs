@@ -13,6 +13,8 @@ use crate::{
 pub enum Opened<'a> {
     /// A packet, or nothing that its receiver has to know of: see [`Inbound::poll_run`].
     Kept,
+    /// A handshake initiation: see [`Received::Initiation`].
+    Initiation,
     /// Nothing; the drop is already counted.
     Dropped {
         /// Why.
@@ -64,6 +66,7 @@ impl Inbound {
                 Opened::Kept
             }
             Received::Consumed => Opened::Kept,
+            Received::Initiation => Opened::Initiation,
             Received::Dropped { reason, peer, packet } => Opened::Dropped { reason, peer, packet },
         }
     }

@@ -11,7 +11,7 @@ pub(super) const MAX_DATAGRAM_LEN: usize = 65_527;
 /// What boringtun wants of a destination buffer at least: the length of an initiation.
 pub(super) const MIN_BUFFER_LEN: usize = INITIATION_LEN;
 
-const INITIATION_LEN: usize = 148;
+pub(super) const INITIATION_LEN: usize = 148;
 const RESPONSE_LEN: usize = 92;
 const COOKIE_REPLY_LEN: usize = 64;
 

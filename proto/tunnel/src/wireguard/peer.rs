@@ -82,6 +82,10 @@ pub(super) struct Peer {
     last_handshake: Option<Instant>,
     /// Since when a handshake is wanted that has not come about.
     trying_since: Option<Instant>,
+    /// When an authentic handshake of its was last answered.
+    answered: Option<Instant>,
+    /// When a cookie last made us try again at once.
+    cookie_used: Option<Instant>,
     waiting: WaitingPackets,
     last_sent: Instant,
     ticked_at: Instant,
@@ -114,6 +118,8 @@ impl Peer {
             sessions: [None; 2],
             last_handshake: None,
             trying_since: None,
+            answered: None,
+            cookie_used: None,
             waiting: WaitingPackets::default(),
             last_sent: now,
             ticked_at: now,
@@ -215,12 +221,20 @@ impl Peer {
         out: &mut Outbox,
         now: Instant,
     ) -> Result<(), DropReason> {
+        /// As in other implementations. A recording does not count, so it keeps nobody out.
+        const INTERVAL: Duration = Duration::from_millis(20);
+
         if self.is_leaving() {
             return Err(DropReason::PeerUnknown);
+        }
+        let is_soon = |answered| now.saturating_duration_since(answered) < INTERVAL;
+        if self.answered.is_some_and(is_soon) {
+            return Err(DropReason::PeerTooBusy);
         }
         self.wake_up(scratch, out, now);
         match self.tunn.decapsulate(Some(from.remote().ip()), datagram, scratch) {
             TunnResult::WriteToNetwork(response) => {
+                self.answered = Some(now);
                 out.transmit(Some(self.id), from, response);
                 Ok(())
             }
@@ -277,11 +291,26 @@ impl Peer {
         }
         self.wake_up(scratch, out, now);
         match self.tunn.decapsulate(None, datagram, scratch) {
-            TunnResult::Done => Ok(()),
+            TunnResult::Done => {
+                self.try_again_with_cookie(scratch, out, now);
+                Ok(())
+            }
             TunnResult::Err(_)
             | TunnResult::WriteToNetwork(_)
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => Err(DropReason::HandshakeInvalid),
+        }
+    }
+
+    /// Sends the initiation that was answered by a cookie again, not after boringtun's five seconds.
+    fn try_again_with_cookie(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        /// Whoever sees our initiations can make cookies, and must not set us running.
+        const INTERVAL: Duration = Duration::from_secs(1);
+
+        let is_soon = |used| now.saturating_duration_since(used) < INTERVAL;
+        if !self.cookie_used.is_some_and(is_soon) {
+            self.cookie_used = Some(now);
+            self.start_handshake(true, scratch, out, now);
         }
     }
 

@@ -1,6 +1,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     slice,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -201,8 +202,52 @@ fn a_flood_of_handshakes_is_asked_for_cookies() {
     let cookie = pair.connector.poll_transmit().unwrap();
     assert_eq!(cookie.to, at(CLIENT));
     assert_eq!(pair.client_receives(&cookie.bytes), Outcome::Consumed);
+    let initiation = pair.client.poll_transmit().expect("it tries again at once");
+    assert_eq!(pair.connector_receives(at(CLIENT), &initiation.bytes), Outcome::Consumed);
+}
+
+#[test]
+fn whoever_makes_cookies_does_not_set_a_client_running() {
+    let mut pair = Pair::new();
+    let mut sent = 0;
+    let mut initiation = Some(pair.initiation());
+    while let Some(bytes) = initiation {
+        sent += 1;
+        // Each asks for a cookie of its own.
+        let mut cookies = HandshakeFilter::new(secret(2), Arc::default(), pair.now);
+        let cookie = (0..1000).find_map(|_| match cookies.check(at(CLIENT), &bytes, pair.now) {
+            Filtered::Cookie(cookie) => Some(cookie.to_vec()),
+            Filtered::Passed(_) | Filtered::Dropped(_) => None,
+        });
+        assert_eq!(pair.client_receives(&cookie.expect("a cookie")), Outcome::Consumed);
+        initiation = pair.client.poll_transmit().map(|transmit| transmit.bytes);
+    }
+    assert_eq!(sent, 2);
+}
+
+#[test]
+fn a_filter_may_work_elsewhere() {
+    let mut pair = Pair::new();
+    let mut filter = pair.connector.take_filter().unwrap();
     let initiation = pair.initiation();
-    assert_eq!(pair.connector_receives(at(CLIENT), &initiation), Outcome::Consumed);
+    let mut into = vec![0; Tunnel::BUFFER_LEN];
+    let received = pair.connector.handle_datagram(at(CLIENT), &initiation, &mut into, pair.now);
+    assert!(matches!(received, Received::Initiation), "{received:?}");
+
+    let Filtered::Passed(passed) = filter.check(at(CLIENT), &initiation, pair.now) else {
+        panic!("a peer's initiation passes")
+    };
+    assert!(matches!(pair.connector.handle_initiation(&passed, pair.now), Received::Consumed));
+    assert!(pair.connector.poll_transmit().is_some());
+
+    pair.connector.remove(pair.client_on_connector);
+    let Filtered::Dropped(reason) = filter.check(at(CLIENT), &initiation, pair.now) else {
+        panic!("a removed peer's initiation does not pass")
+    };
+    assert_eq!(reason, DropReason::PeerUnknown);
+    let received = pair.connector.handle_initiation(&passed, pair.now);
+    assert!(matches!(received, Received::Dropped { reason: DropReason::PeerUnknown, .. }));
+    assert_eq!(pair.connector.drops().of(DropReason::PeerUnknown), 2);
 }
 
 #[test]
@@ -709,6 +754,7 @@ fn deliver(
             Outcome::Packet(packet.to_vec())
         }
         Received::Consumed => Outcome::Consumed,
+        Received::Initiation => unreachable!("the filter is not taken"),
         Received::Dropped { reason, .. } => Outcome::Dropped(reason),
     }
 }

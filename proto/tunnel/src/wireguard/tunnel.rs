@@ -10,16 +10,14 @@ use std::{
 };
 
 use adit_proto::WireguardPublicKey;
-use boringtun::noise::{
-    Packet, Tunn, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
-    rate_limiter::RateLimiter,
-};
+use boringtun::noise::{Tunn, rate_limiter::RateLimiter};
 use ipnet::IpNet;
 use x25519_dalek::PublicKey;
 
 use super::{
     DropCounters, DropReason, PeerStatus, Transmit, TunnelEvent, WireguardSecret,
     allowed_ips::AllowedIps,
+    handshake_filter::{Filtered, HandshakeFilter, Initiation, Shared},
     message::{DATA_OVERHEAD, Message},
     outbox::Outbox,
     peer::{Opened, Peer, SealedByPeer, TICK},
@@ -95,6 +93,8 @@ pub enum Received<'a> {
     },
     /// A handshake message or a keepalive.
     Consumed,
+    /// An initiation for the filter, which works elsewhere: see [`Tunnel::take_filter`].
+    Initiation,
     /// Nothing; the drop is already counted.
     Dropped {
         /// Why.
@@ -140,18 +140,15 @@ pub struct Tunnel {
     next_serial: u64,
     /// The longest packet that there will be: the MTU of the interface.
     longest_packet: usize,
-    /// Counts handshake messages and asks for cookies when there are too many.
-    limiter: RateLimiter,
-    limiter_reset_at: Instant,
-    /// For boringtun, which would else count each message a second time.
+    /// None: it works elsewhere.
+    filter: Option<HandshakeFilter>,
+    shared_with_filter: Arc<Shared>,
+    /// For boringtun, which would else limit once more what has passed the filter.
     no_limiter: Arc<RateLimiter>,
     next_tick: Instant,
     scratch: Box<[u8]>,
     out: Outbox,
 }
-
-/// Handshake messages a second that are answered without a cookie; a core does some ten thousand.
-const HANDSHAKES_PER_SECOND: u64 = 500;
 
 impl Tunnel {
     /// The buffer that [`Self::seal`] needs for a packet of any length, and
@@ -164,7 +161,10 @@ impl Tunnel {
     /// A tunnel without peers, behind an interface with this MTU.
     pub fn new(secret: WireguardSecret, mtu: u16, now: Instant) -> Self {
         let x25519_public = PublicKey::from(secret.as_x25519());
+        let shared = Arc::<Shared>::default();
         Self {
+            filter: Some(HandshakeFilter::new(secret.clone(), Arc::clone(&shared), now)),
+            shared_with_filter: shared,
             public_key: secret.public_key(),
             secret,
             peers: PeersByIndex::default(),
@@ -173,8 +173,6 @@ impl Tunnel {
             last_source: None,
             next_serial: 0,
             longest_packet: mtu.into(),
-            limiter: RateLimiter::new(&x25519_public, HANDSHAKES_PER_SECOND),
-            limiter_reset_at: now,
             no_limiter: Arc::new(RateLimiter::new(&x25519_public, u64::MAX)),
             next_tick: now + TICK,
             scratch: vec![0; Self::BUFFER_LEN].into_boxed_slice(),
@@ -285,7 +283,7 @@ impl Tunnel {
             Ok(Message::Data { receiver }) => {
                 return self.handle_data(receiver, from, datagram, into, now);
             }
-            Ok(Message::Initiation) => self.handle_initiation(from, datagram, now),
+            Ok(Message::Initiation) => return self.filter_initiation(from, datagram, now),
             Ok(Message::Response { receiver }) => {
                 self.handle_response(receiver, from, datagram, now)
             }
@@ -293,6 +291,36 @@ impl Tunnel {
                 self.handle_cookie_reply(receiver, datagram, now)
             }
             Err(reason) => Err(reason),
+        };
+        match result {
+            Ok(()) => Received::Consumed,
+            Err(reason) => self.dropped(reason, None),
+        }
+    }
+
+    /// Takes the filter away, to work in a thread of its own.
+    ///
+    /// From then on an initiation comes back from [`Self::handle_datagram`] as
+    /// [`Received::Initiation`], and what passes the filter is for [`Self::handle_initiation`].
+    /// None: it was taken before.
+    pub const fn take_filter(&mut self) -> Option<HandshakeFilter> {
+        self.filter.take()
+    }
+
+    /// Answers an initiation that has passed the filter, which takes three Diffie-Hellman exchanges
+    /// unless it is an old recording.
+    pub fn handle_initiation(
+        &mut self,
+        initiation: &Initiation,
+        now: Instant,
+    ) -> Received<'static> {
+        let Initiation { from, public_key, bytes } = initiation;
+        let Self { peers, indexes_by_key, scratch, out, .. } = self;
+        let peer = indexes_by_key.get(public_key).and_then(|index| peers.get_mut(index));
+        let result = match peer {
+            Some(peer) => peer.handle_initiation(*from, bytes, scratch, out, now),
+            // Removed since it passed.
+            None => Err(DropReason::PeerUnknown),
         };
         match result {
             Ok(()) => Received::Consumed,
@@ -332,7 +360,6 @@ impl Tunnel {
             return;
         }
         self.next_tick = now + TICK;
-        self.reset_limiter(now);
         let mut gone = Vec::new();
         for (index, peer) in &mut self.peers {
             if !peer.is_leaving() {
@@ -379,14 +406,14 @@ impl Tunnel {
         }
     }
 
-    /// Counts a packet that was dropped after it was opened.
-    pub(super) fn count_drop(&mut self, reason: DropReason) {
+    /// Counts something that its owner had to drop.
+    pub fn count_drop(&mut self, reason: DropReason) {
         self.out.count(reason);
     }
 
     /// How much was dropped, by reason.
-    pub const fn drops(&self) -> &DropCounters {
-        self.out.drops()
+    pub fn drops(&self) -> DropCounters {
+        self.out.drops().plus(&self.shared_with_filter.drops())
     }
 
     fn peer(&self, id: PeerId) -> Option<&Peer> {
@@ -396,6 +423,7 @@ impl Tunnel {
     fn forget(&mut self, index: u32) {
         if let Some(gone) = self.peers.remove(&index) {
             self.indexes_by_key.remove(&gone.public_key());
+            self.shared_with_filter.remove(&gone.public_key());
         }
     }
 
@@ -423,6 +451,7 @@ impl Tunnel {
         self.peers
             .insert(index, Box::new(Peer::new(id, public_key, tunn, self.longest_packet, now)));
         self.indexes_by_key.insert(public_key, index);
+        self.shared_with_filter.insert(public_key);
         Ok(index)
     }
 
@@ -465,24 +494,23 @@ impl Tunnel {
         }
     }
 
-    fn handle_initiation(
+    fn filter_initiation(
         &mut self,
         from: Endpoint,
         datagram: &[u8],
         now: Instant,
-    ) -> Result<(), DropReason> {
-        self.pass_limiter(from, datagram, now)?;
-        let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(datagram) else {
-            return Err(DropReason::Malformed);
+    ) -> Received<'static> {
+        let Self { filter, out, .. } = self;
+        let Some(filter) = filter else { return Received::Initiation };
+        let reason = match filter.check(from, datagram, now) {
+            Filtered::Passed(initiation) => return self.handle_initiation(&initiation, now),
+            Filtered::Cookie(cookie) => {
+                out.transmit(None, from, cookie);
+                DropReason::UnderLoad
+            }
+            Filtered::Dropped(reason) => reason,
         };
-        let x25519_public = PublicKey::from(*self.public_key.as_bytes());
-        let half = parse_handshake_anon(self.secret.as_x25519(), &x25519_public, &initiation)
-            .map_err(|_error| DropReason::HandshakeInvalid)?;
-        let public_key = WireguardPublicKey::try_from_bytes(half.peer_static_public)
-            .map_err(|_error| DropReason::PeerUnknown)?;
-        let index = self.indexes_by_key.get(&public_key).ok_or(DropReason::PeerUnknown)?;
-        let peer = self.peers.get_mut(index).ok_or(DropReason::PeerUnknown)?;
-        peer.handle_initiation(from, datagram, &mut self.scratch, &mut self.out, now)
+        Received::Dropped { reason, peer: None, packet: &[] }
     }
 
     fn handle_response(
@@ -492,10 +520,6 @@ impl Tunnel {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        if !self.peers.contains_key(&(receiver >> 8)) {
-            return Err(DropReason::IndexUnknown);
-        }
-        self.pass_limiter(from, datagram, now)?;
         let peer = self.peers.get_mut(&(receiver >> 8)).ok_or(DropReason::IndexUnknown)?;
         peer.handle_response(receiver, from, datagram, &mut self.scratch, &mut self.out, now)
     }
@@ -508,33 +532,6 @@ impl Tunnel {
     ) -> Result<(), DropReason> {
         let peer = self.peers.get_mut(&(receiver >> 8)).ok_or(DropReason::IndexUnknown)?;
         peer.handle_cookie_reply(datagram, &mut self.scratch, &mut self.out, now)
-    }
-
-    /// Checks the MACs of a handshake message; under load answers with a cookie.
-    fn pass_limiter(
-        &mut self,
-        from: Endpoint,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        self.reset_limiter(now);
-        match self.limiter.verify_packet(Some(from.remote().ip()), datagram, &mut self.scratch) {
-            Ok(_message) => Ok(()),
-            Err(TunnResult::WriteToNetwork(cookie)) => {
-                self.out.transmit(None, from, cookie);
-                Err(DropReason::UnderLoad)
-            }
-            Err(TunnResult::Err(WireGuardError::InvalidMac)) => Err(DropReason::MacInvalid),
-            Err(_) => Err(DropReason::Malformed),
-        }
-    }
-
-    /// boringtun leaves this to the owner of a limiter that several peers share.
-    fn reset_limiter(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.limiter_reset_at) >= Duration::from_secs(1) {
-            self.limiter_reset_at = now;
-            self.limiter.reset_count();
-        }
     }
 
     fn dropped<'a>(&mut self, reason: DropReason, peer: Option<PeerId>) -> Received<'a> {

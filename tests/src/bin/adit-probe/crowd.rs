@@ -147,12 +147,15 @@ impl Crowd {
             else {
                 continue;
             };
-            if let TunnResult::WriteToNetwork(message) =
-                member.tunnel.decapsulate(None, datagram, &mut answer)
-            {
-                // The keepalive that confirms the session, lost like any other.
-                let _ = self.socket.send(message);
-                member.connected = true;
+            match member.tunnel.decapsulate(None, datagram, &mut answer) {
+                TunnResult::WriteToNetwork(message) => {
+                    // The keepalive that confirms the session, lost like any other.
+                    let _ = self.socket.send(message);
+                    member.connected = true;
+                }
+                // A cookie, with which one tries again at once.
+                TunnResult::Done if !member.connected => member.initiated = None,
+                _ => {}
             }
         }
     }

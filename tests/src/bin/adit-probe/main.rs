@@ -6,6 +6,7 @@ mod crowd;
 mod download;
 mod durability;
 mod event;
+mod flood;
 mod hold;
 mod http;
 mod load;
@@ -67,6 +68,8 @@ enum Cli {
     Populate(populate::Args),
     /// Be many WireGuard devices.
     Crowd(crowd::Args),
+    /// Send handshakes of nobody.
+    HandshakeFlood(flood::Args),
     /// Make a world and keep it until killed.
     HoldWorld,
 }
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Cli::Agreement(args) => agreement::run(&args),
         Cli::Populate(args) => populate::run(&args),
         Cli::Crowd(args) => crowd::run(&args),
+        Cli::HandshakeFlood(args) => flood::run(&args),
         Cli::HoldWorld => hold::run(),
     };
 

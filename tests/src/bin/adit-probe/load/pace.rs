@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl;
 
 /// The rhythm of a constant rate.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     start: Instant,
     rate: f64,
     /// How many may be made up for at once, after somebody else had the processor. What is beyond
@@ -14,7 +14,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// `rate` is per second.
-    pub(super) fn start(rate: u64, at_once: u64) -> Self {
+    pub(crate) fn start(rate: u64, at_once: u64) -> Self {
         // Without this the kernel wakes this thread up to 50 µs late to save energy. If it does
         // not want to, the rate is less even.
         let _ = prctl::set_timerslack(1);
@@ -24,12 +24,12 @@ impl Pace {
         Self { start: Instant::now(), rate, most_behind: per_ms.max(at_once), done: 0 }
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
     /// Waits until `count` are due.
-    pub(super) fn wait_for(&mut self, count: u64) {
+    pub(crate) fn wait_for(&mut self, count: u64) {
         let due = (self.elapsed().as_secs_f64() * self.rate) as u64;
         let behind = due.saturating_sub(self.done);
         self.done += behind.saturating_sub(self.most_behind);

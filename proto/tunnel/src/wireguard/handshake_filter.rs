@@ -1,0 +1,287 @@
+//! What a handshake initiation has to pass before it costs much.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use adit_proto::WireguardPublicKey;
+use boringtun::noise::{
+    Packet, Tunn, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
+    rate_limiter::RateLimiter,
+};
+use x25519_dalek::PublicKey;
+
+use super::{DropCounters, DropReason, WireguardSecret, message::INITIATION_LEN};
+use crate::Endpoint;
+
+/// An initiation under the key of a peer: from its owner, or recorded when it was.
+pub struct Initiation {
+    pub(super) from: Endpoint,
+    pub(super) public_key: WireguardPublicKey,
+    pub(super) bytes: [u8; INITIATION_LEN],
+}
+
+impl fmt::Debug for Initiation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Initiation").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+/// What came of an initiation.
+#[derive(Debug)]
+pub enum Filtered<'a> {
+    /// To be handed to [`Tunnel::handle_initiation`](super::Tunnel::handle_initiation).
+    Passed(Initiation),
+    /// To be sent back, for there are too many: whoever is really there tries again with it. The
+    /// initiation is dropped and counted.
+    Cookie(&'a [u8]),
+    /// Nothing; the drop is already counted.
+    Dropped(DropReason),
+}
+
+/// Takes initiations from anybody, at the cost of a hash for whoever does not know our key and of a
+/// cookie for whoever does not read what is sent to him, and passes those of peers.
+///
+/// It belongs to one [`Tunnel`](super::Tunnel), but may work in another thread.
+pub struct HandshakeFilter {
+    secret: WireguardSecret,
+    public_key: PublicKey,
+    shared: Arc<Shared>,
+    /// Checks the first MAC only.
+    unloaded: RateLimiter,
+    /// Wants a cookie of everybody.
+    loaded: RateLimiter,
+    window: Window,
+    scratch: [u8; INITIATION_LEN],
+}
+
+/// What a tunnel and its filter both know.
+#[derive(Default)]
+pub(super) struct Shared {
+    known: RwLock<HashSet<WireguardPublicKey>>,
+    drops: Mutex<DropCounters>,
+}
+
+impl Shared {
+    pub(super) fn insert(&self, public_key: WireguardPublicKey) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(public_key);
+    }
+
+    pub(super) fn remove(&self, public_key: &WireguardPublicKey) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(public_key);
+    }
+
+    pub(super) fn drops(&self) -> MutexGuard<'_, DropCounters> {
+        self.drops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn knows(&self, public_key: &WireguardPublicKey) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).contains(public_key)
+    }
+}
+
+/// How many initiations have come and passed within a second.
+struct Window {
+    since: Instant,
+    /// Those that know our key.
+    come: u32,
+    /// Whether there were too many in the window before.
+    was_loaded: bool,
+    /// Those that passed, by source. INVARIANT: grows only with `first`, so that a flood does not
+    /// fill the memory.
+    sources: HashMap<Source, u32>,
+    /// Those that passed as one of the first few of their source.
+    first: u32,
+    /// Those that passed as a later one.
+    later: u32,
+}
+
+/// Who has an address can have all others of its IPv4 address or IPv6 network.
+#[derive(PartialEq, Eq, Hash)]
+enum Source {
+    V4(u32),
+    V6([u8; 8]),
+}
+
+impl Window {
+    const LEN: Duration = Duration::from_secs(1);
+    /// So many a second need no cookie: 5 % of a core here and 10 % where they are answered.
+    const UNLOADED: u32 = 500;
+    /// Behind one address there may be an office.
+    const FEW: u32 = 10;
+    /// Of the first few of each source; who comes new finds room here whatever others do.
+    const MAX_FIRST: u32 = 1_000;
+    /// Of all the others. After an outage ten thousand devices behind one address come within seven
+    /// seconds.
+    const MAX_LATER: u32 = 1_500;
+
+    fn new(now: Instant) -> Self {
+        Self { since: now, come: 0, was_loaded: false, sources: HashMap::new(), first: 0, later: 0 }
+    }
+
+    fn roll_on(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.since) < Self::LEN {
+            return;
+        }
+        self.was_loaded = self.come > Self::UNLOADED;
+        self.since = now;
+        self.come = 0;
+        self.sources.clear();
+        self.first = 0;
+        self.later = 0;
+    }
+
+    const fn is_loaded(&self) -> bool {
+        self.was_loaded || self.come >= Self::UNLOADED
+    }
+
+    /// Takes one place for a source, if there is one.
+    fn take(&mut self, source: Source) -> bool {
+        if let Some(passed) = self.sources.get_mut(&source)
+            && *passed >= Self::FEW
+        {
+            self.later += 1;
+            return self.later <= Self::MAX_LATER;
+        }
+        if self.first >= Self::MAX_FIRST {
+            return false;
+        }
+        self.first += 1;
+        *self.sources.entry(source).or_default() += 1;
+        true
+    }
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl HandshakeFilter {
+    pub(super) fn new(secret: WireguardSecret, shared: Arc<Shared>, now: Instant) -> Self {
+        let public_key = PublicKey::from(secret.as_x25519());
+        Self {
+            secret,
+            shared,
+            unloaded: RateLimiter::new(&public_key, u64::MAX),
+            loaded: RateLimiter::new(&public_key, 0),
+            public_key,
+            window: Window::new(now),
+            scratch: [0; INITIATION_LEN],
+        }
+    }
+
+    /// Looks at an initiation.
+    pub fn check(&mut self, from: Endpoint, datagram: &[u8], now: Instant) -> Filtered<'_> {
+        let Self { secret, public_key, shared, unloaded, loaded, window, scratch } = self;
+        window.roll_on(now);
+        let limiter = if window.is_loaded() { loaded } else { unloaded };
+        let reason = match limiter.verify_packet(Some(from.remote().ip()), datagram, scratch) {
+            Ok(Packet::HandshakeInit(_)) => {
+                window.come += 1;
+                match identify(secret, public_key, shared, window, from, datagram) {
+                    Ok(initiation) => return Filtered::Passed(initiation),
+                    Err(reason) => reason,
+                }
+            }
+            Err(TunnResult::WriteToNetwork(cookie)) => {
+                window.come += 1;
+                shared.drops().count(DropReason::UnderLoad);
+                return Filtered::Cookie(cookie);
+            }
+            Err(TunnResult::Err(WireGuardError::InvalidMac)) => DropReason::MacInvalid,
+            Ok(_) | Err(_) => DropReason::Malformed,
+        };
+        shared.drops().count(reason);
+        Filtered::Dropped(reason)
+    }
+}
+
+/// Asks the key of the initiation, which takes a Diffie-Hellman exchange of some 50 µs.
+fn identify(
+    secret: &WireguardSecret,
+    our_public_key: &PublicKey,
+    shared: &Shared,
+    window: &mut Window,
+    from: Endpoint,
+    datagram: &[u8],
+) -> Result<Initiation, DropReason> {
+    if !window.take(from.remote().ip().into()) {
+        return Err(DropReason::SourceTooBusy);
+    }
+    let bytes = datagram.try_into().map_err(|_error| DropReason::Malformed)?;
+    let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(datagram) else {
+        return Err(DropReason::Malformed);
+    };
+    let half = parse_handshake_anon(secret.as_x25519(), our_public_key, &initiation)
+        .map_err(|_error| DropReason::HandshakeInvalid)?;
+    let public_key = WireguardPublicKey::try_from_bytes(half.peer_static_public)
+        .map_err(|_error| DropReason::PeerUnknown)?;
+    if !shared.knows(&public_key) {
+        return Err(DropReason::PeerUnknown);
+    }
+    Ok(Initiation { from, public_key, bytes })
+}
+
+impl fmt::Debug for HandshakeFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandshakeFilter").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(number: u32) -> Source {
+        Source::V4(number)
+    }
+
+    #[test]
+    fn a_busy_source_leaves_room_for_a_new_one() {
+        let mut window = Window::new(Instant::now());
+        let passed = (0..10_000).filter(|_| window.take(source(1))).count();
+        assert_eq!(passed, 1_510);
+        assert!(window.take(source(2)));
+    }
+
+    #[test]
+    fn many_sources_take_a_bounded_number_of_places() {
+        let mut window = Window::new(Instant::now());
+        let passed = (0..10_000).filter(|number| window.take(source(*number))).count();
+        assert_eq!(passed, 1_000);
+        assert_eq!(window.sources.len(), 1_000);
+    }
+
+    #[test]
+    fn a_second_later_there_is_room_again_but_still_load() {
+        let start = Instant::now();
+        let mut window = Window::new(start);
+        window.come = Window::UNLOADED + 1;
+        while window.take(source(1)) {}
+        window.roll_on(start + Window::LEN);
+        assert!(window.is_loaded());
+        assert!(window.take(source(1)));
+        window.roll_on(start + 2 * Window::LEN);
+        assert!(!window.is_loaded());
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_source() {
+        let source = |address: &str| Source::from(address.parse::<IpAddr>().unwrap());
+        assert!(source("2001:db8::1") == source("2001:db8::2:3:4:5"));
+        assert!(source("2001:db8::1") != source("2001:db8:0:1::1"));
+        assert!(source("192.0.2.1") != source("192.0.2.2"));
+    }
+}
