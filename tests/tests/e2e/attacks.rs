@@ -1,6 +1,7 @@
 //! What strangers, and devices that lie, do not achieve.
 
 use std::{
+    env,
     net::{IpAddr, SocketAddr},
     path::Path,
     time::Duration,
@@ -9,9 +10,9 @@ use std::{
 use adit_tests::{
     Scene,
     lab::{SVC_V4, SVC_V6},
-    wait_until,
+    report, wait_until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -422,10 +423,12 @@ fn addresses_of(scene: &Scene, user: &str) -> Vec<IpAddr> {
 
 #[test]
 fn a_flood_of_handshakes_leaves_live_flows_and_new_clients_alone() {
-    /// 80 Mbit/s.
-    const RATE: &str = "10000";
-    const FLOOD: &str = "20000";
-
+    // As much as was promised needs a machine without other tests; each night has it.
+    let [rate, flood_rate] = if env::var_os("ADIT_NIGHTLY").is_some() {
+        ["60000", "100000"]
+    } else {
+        ["10000", "20000"]
+    };
     let scene = Scene::new("flood");
     let plane = &scene.control_plane;
     let svc = &scene.lab.svc;
@@ -447,7 +450,7 @@ fn a_flood_of_handshakes_leaves_live_flows_and_new_clients_alone() {
         assert!(down.success(), "{down:#?}");
         let flood = inet.probe("handshake-flood").args([scene.connector.listen(), "--key", &key]);
         let flood = flood.args(["--from", "198.18.10.1,198.18.10.101,198.18.10.102"]);
-        let flood = flood.args(["--rate", FLOOD, "--for-ms", "4000"]);
+        let flood = flood.args(["--rate", flood_rate, "--for-ms", "4000"]);
         let flood = if with_cookies { flood.arg("--with-cookies") } else { flood };
         let flood = flood.spawn();
         let asked =
@@ -456,7 +459,7 @@ fn a_flood_of_handshakes_leaves_live_flows_and_new_clients_alone() {
             (scene.connector.metric(asked) > 0).then_some(())
         });
         let load = ada_client.host().probe("udp-load").arg(counter.address.to_string());
-        let load = load.args(["--rate", RATE, "--length", "1000", "--for-ms", "2000"]);
+        let load = load.args(["--rate", rate, "--length", "1000", "--for-ms", "2000"]);
         let load = load.args(["--trial", &trial.to_string()]).spawn();
 
         // Bob comes while the flood goes on.

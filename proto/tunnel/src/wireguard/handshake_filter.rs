@@ -84,20 +84,22 @@ impl Shared {
     }
 }
 
-/// How many initiations have come and passed within a second.
+/// How many initiations have come and been looked at within a second.
 struct Window {
     since: Instant,
     /// Those that know our key.
     come: u32,
     /// Whether there were too many in the window before.
     was_loaded: bool,
-    /// Those that passed, by source. INVARIANT: grows only with `first`, so that a flood does not
+    /// Those that were looked at, by source. INVARIANT: grows only with `first`, so that a flood does not
     /// fill the memory.
     sources: HashMap<Source, u32>,
-    /// Those that passed as one of the first few of their source.
+    /// Those that were looked at as one of the first few of their source.
     first: u32,
-    /// Those that passed as a later one.
-    later: u32,
+    /// Those of the others that were a stranger's.
+    strangers: u32,
+    /// Those of the others that were a peer's.
+    peers: u32,
 }
 
 /// Who has an address can have all others of its IPv4 address or IPv6 network.
@@ -109,51 +111,74 @@ enum Source {
 
 impl Window {
     const LEN: Duration = Duration::from_secs(1);
-    /// So many a second need no cookie: 5 % of a core here and 10 % where they are answered.
+    /// So many a second need no cookie: looking at them takes some 3 % of a core.
     const UNLOADED: u32 = 500;
     /// Behind one address there may be an office.
     const FEW: u32 = 10;
     /// Of the first few of each source; who comes new finds room here whatever others do.
     const MAX_FIRST: u32 = 1_000;
-    /// Of all the others. After an outage ten thousand devices behind one address come within seven
+    /// Of all the others.
+    const MAX_STRANGERS: u32 = 1_000;
+    /// Of all the others: ten thousand devices behind one address come back from an outage in three
     /// seconds.
-    const MAX_LATER: u32 = 1_500;
+    const MAX_PEERS: u32 = 4_000;
 
     fn new(now: Instant) -> Self {
-        Self { since: now, come: 0, was_loaded: false, sources: HashMap::new(), first: 0, later: 0 }
+        Self {
+            since: now,
+            come: 0,
+            was_loaded: false,
+            sources: HashMap::new(),
+            first: 0,
+            strangers: 0,
+            peers: 0,
+        }
     }
 
     fn roll_on(&mut self, now: Instant) {
         if now.saturating_duration_since(self.since) < Self::LEN {
             return;
         }
-        self.was_loaded = self.come > Self::UNLOADED;
-        self.since = now;
-        self.come = 0;
-        self.sources.clear();
-        self.first = 0;
-        self.later = 0;
+        let was_loaded = self.come > Self::UNLOADED;
+        let mut sources = std::mem::take(&mut self.sources);
+        sources.clear();
+        *self = Self { was_loaded, sources, ..Self::new(now) };
     }
 
     const fn is_loaded(&self) -> bool {
         self.was_loaded || self.come >= Self::UNLOADED
     }
 
-    /// Takes one place for a source, if there is one.
-    fn take(&mut self, source: Source) -> bool {
-        if let Some(passed) = self.sources.get_mut(&source)
-            && *passed >= Self::FEW
-        {
-            self.later += 1;
-            return self.later <= Self::MAX_LATER;
+    /// Takes a place for an initiation, if there is one.
+    fn take_place(&mut self, source: Source) -> Option<Place> {
+        if self.sources.get(&source).is_some_and(|seen| *seen >= Self::FEW) {
+            let is_room = self.strangers < Self::MAX_STRANGERS && self.peers < Self::MAX_PEERS;
+            return is_room.then_some(Place::OneOfMany);
         }
         if self.first >= Self::MAX_FIRST {
-            return false;
+            return None;
         }
         self.first += 1;
         *self.sources.entry(source).or_default() += 1;
-        true
+        Some(Place::Reserved)
     }
+
+    const fn note(&mut self, place: Place, is_peer: bool) {
+        match place {
+            Place::Reserved => {}
+            Place::OneOfMany if is_peer => self.peers += 1,
+            Place::OneOfMany => self.strangers += 1,
+        }
+    }
+}
+
+/// What an initiation is looked at as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// One of the first few of its source.
+    Reserved,
+    /// A later one.
+    OneOfMany,
 }
 
 impl From<IpAddr> for Source {
@@ -190,9 +215,16 @@ impl HandshakeFilter {
         let reason = match limiter.verify_packet(Some(from.remote().ip()), datagram, scratch) {
             Ok(Packet::HandshakeInit(_)) => {
                 window.come += 1;
-                match identify(secret, public_key, shared, window, from, datagram) {
-                    Ok(initiation) => return Filtered::Passed(initiation),
-                    Err(reason) => reason,
+                match window.take_place(from.remote().ip().into()) {
+                    Some(place) => {
+                        let identified = identify(secret, public_key, shared, from, datagram);
+                        window.note(place, identified.is_ok());
+                        match identified {
+                            Ok(initiation) => return Filtered::Passed(initiation),
+                            Err(reason) => reason,
+                        }
+                    }
+                    None => DropReason::SourceTooBusy,
                 }
             }
             Err(TunnResult::WriteToNetwork(cookie)) => {
@@ -208,18 +240,14 @@ impl HandshakeFilter {
     }
 }
 
-/// Asks the key of the initiation, which takes a Diffie-Hellman exchange of some 50 µs.
+/// Finds out whose an initiation is, which takes a Diffie-Hellman exchange of some 50 µs.
 fn identify(
     secret: &WireguardSecret,
     our_public_key: &PublicKey,
     shared: &Shared,
-    window: &mut Window,
     from: Endpoint,
     datagram: &[u8],
 ) -> Result<Initiation, DropReason> {
-    if !window.take(from.remote().ip().into()) {
-        return Err(DropReason::SourceTooBusy);
-    }
     let bytes = datagram.try_into().map_err(|_error| DropReason::Malformed)?;
     let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(datagram) else {
         return Err(DropReason::Malformed);
@@ -248,19 +276,33 @@ mod tests {
         Source::V4(number)
     }
 
+    /// How many of so many are looked at.
+    fn looked_at(
+        window: &mut Window,
+        sources: impl Iterator<Item = u32>,
+        are_peers: bool,
+    ) -> usize {
+        let places = sources.filter_map(|number| {
+            window.take_place(source(number)).map(|place| {
+                window.note(place, are_peers);
+            })
+        });
+        places.count()
+    }
+
     #[test]
     fn a_busy_source_leaves_room_for_a_new_one() {
-        let mut window = Window::new(Instant::now());
-        let passed = (0..10_000).filter(|_| window.take(source(1))).count();
-        assert_eq!(passed, 1_510);
-        assert!(window.take(source(2)));
+        for (are_peers, most) in [(false, 1_010), (true, 4_010)] {
+            let mut window = Window::new(Instant::now());
+            assert_eq!(looked_at(&mut window, std::iter::repeat_n(1, 10_000), are_peers), most);
+            assert_eq!(window.take_place(source(2)), Some(Place::Reserved));
+        }
     }
 
     #[test]
     fn many_sources_take_a_bounded_number_of_places() {
         let mut window = Window::new(Instant::now());
-        let passed = (0..10_000).filter(|number| window.take(source(*number))).count();
-        assert_eq!(passed, 1_000);
+        assert_eq!(looked_at(&mut window, 0..10_000, false), 1_000);
         assert_eq!(window.sources.len(), 1_000);
     }
 
@@ -269,10 +311,11 @@ mod tests {
         let start = Instant::now();
         let mut window = Window::new(start);
         window.come = Window::UNLOADED + 1;
-        while window.take(source(1)) {}
+        looked_at(&mut window, std::iter::repeat_n(1, 10_000), false);
+        assert_eq!(window.take_place(source(1)), None);
         window.roll_on(start + Window::LEN);
         assert!(window.is_loaded());
-        assert!(window.take(source(1)));
+        assert_eq!(window.take_place(source(1)), Some(Place::Reserved));
         window.roll_on(start + 2 * Window::LEN);
         assert!(!window.is_loaded());
     }

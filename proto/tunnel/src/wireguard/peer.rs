@@ -88,6 +88,7 @@ pub(super) struct Peer {
     cookie_used: Option<Instant>,
     waiting: WaitingPackets,
     last_sent: Instant,
+    last_used: Instant,
     ticked_at: Instant,
     /// How many ticks are left, once it is removed.
     leaving: Option<u8>,
@@ -122,6 +123,7 @@ impl Peer {
             cookie_used: None,
             waiting: WaitingPackets::default(),
             last_sent: now,
+            last_used: now,
             ticked_at: now,
             leaving: None,
             received_packets: 0,
@@ -498,7 +500,19 @@ impl Peer {
         }
     }
 
+    /// Whether its clock must be exact. The others' runs up to a second late, which no
+    /// timer of WireGuard's minds, and [`Self::wake_up`] sets it right before it is used.
+    pub(super) fn is_in_use(&self, now: Instant) -> bool {
+        /// Longer than a search for the path's MTU takes.
+        const RECENTLY: Duration = Duration::from_secs(5);
+
+        self.trying_since.is_some()
+            || self.keepalive.is_some()
+            || now.saturating_duration_since(self.last_used) < RECENTLY
+    }
+
     fn wake_up(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        self.last_used = now;
         if !self.is_leaving() && now.saturating_duration_since(self.ticked_at) >= TICK {
             self.tick(scratch, out, now);
         }

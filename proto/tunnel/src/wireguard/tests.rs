@@ -117,6 +117,7 @@ fn a_replayed_handshake_is_refused() {
     let initiation = pair.initiation();
     assert_eq!(pair.connector_receives(at(CLIENT), &initiation), Outcome::Consumed);
     assert!(pair.connector.poll_transmit().is_some());
+    pair.now += Duration::from_millis(100);
     assert_eq!(
         pair.connector_receives(at(ELSEWHERE), &initiation),
         Outcome::Dropped(DropReason::HandshakeReplayed)
@@ -144,15 +145,28 @@ fn a_handshake_replayed_after_a_restart_does_not_move_the_endpoint() {
     while pair.connector.poll_transmit().is_some() {}
 
     // Once the client has come back by itself, the old recording is refused altogether.
+    pair.now += Duration::from_millis(100);
     pair.client.initiate_handshake(pair.connector_on_client, pair.now);
     pair.exchange();
     assert_eq!(pair.client_endpoint(), Some(at(CLIENT)));
+    pair.now += Duration::from_millis(100);
     assert_eq!(
         pair.connector_receives(at(ELSEWHERE), &recorded),
         Outcome::Dropped(DropReason::HandshakeReplayed)
     );
     assert_eq!(pair.client_endpoint(), Some(at(CLIENT)));
     assert_eq!(pair.connector_sends(&packet), [packet]);
+}
+
+#[test]
+fn a_peer_is_answered_once_in_a_while() {
+    let mut pair = Pair::new();
+    let [first, second] = [(); 2].map(|()| pair.initiation());
+    assert_eq!(pair.connector_receives(at(CLIENT), &first), Outcome::Consumed);
+    let outcome = pair.connector_receives(at(CLIENT), &second);
+    assert_eq!(outcome, Outcome::Dropped(DropReason::PeerTooBusy));
+    pair.now += Duration::from_millis(100);
+    assert_eq!(pair.connector_receives(at(CLIENT), &second), Outcome::Consumed);
 }
 
 #[test]
@@ -713,7 +727,9 @@ impl Pair {
         deliver(&mut self.client, at(CONNECTOR), datagram, self.connector_on_client, self.now)
     }
 
+    /// What the client begins a moment after whatever was before.
     fn initiation(&mut self) -> Vec<u8> {
+        self.now += Duration::from_millis(100);
         self.client.initiate_handshake(self.connector_on_client, self.now);
         self.client.poll_transmit().unwrap().bytes
     }

@@ -146,9 +146,14 @@ pub struct Tunnel {
     /// For boringtun, which would else limit once more what has passed the filter.
     no_limiter: Arc<RateLimiter>,
     next_tick: Instant,
+    ticks: u32,
     scratch: Box<[u8]>,
     out: Outbox,
 }
+
+/// Peers that are not in use have their turn every so many ticks: with ten thousand of them a tick
+/// for all would hold up packets for ten milliseconds.
+const IDLE_TICKS: u32 = 4;
 
 impl Tunnel {
     /// The buffer that [`Self::seal`] needs for a packet of any length, and
@@ -175,6 +180,7 @@ impl Tunnel {
             longest_packet: mtu.into(),
             no_limiter: Arc::new(RateLimiter::new(&x25519_public, u64::MAX)),
             next_tick: now + TICK,
+            ticks: 0,
             scratch: vec![0; Self::BUFFER_LEN].into_boxed_slice(),
             out: Outbox::default(),
         }
@@ -360,12 +366,16 @@ impl Tunnel {
             return;
         }
         self.next_tick = now + TICK;
+        self.ticks = self.ticks.wrapping_add(1);
+        let turn = self.ticks % IDLE_TICKS;
         let mut gone = Vec::new();
         for (index, peer) in &mut self.peers {
-            if !peer.is_leaving() {
+            if peer.is_leaving() {
+                if peer.has_left() {
+                    gone.push(*index);
+                }
+            } else if index % IDLE_TICKS == turn || peer.is_in_use(now) {
                 peer.tick(&mut self.scratch, &mut self.out, now);
-            } else if peer.has_left() {
-                gone.push(*index);
             }
         }
         for index in gone {

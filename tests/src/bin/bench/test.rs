@@ -70,6 +70,7 @@ const LOAD: Column = Column::more_is_better("load_gbit_s", "load Gbit/s", 2);
 const KIB_PER_PEER: Column = Column::less_is_better("kib_per_peer", "KiB/peer", 1);
 const RSS: Column = Column::less_is_better("rss_mib", "RSS MiB", 1);
 const CONNECT: Column = Column::less_is_better("connect_s", "all connected s", 2);
+const IDLE: Column = Column::less_is_better("idle_core_percent", "idle % of a core", 1);
 const FLOWS: Column = Column::more_is_better("flows_s", "flows/s", 0);
 const CPU_PER_FLOW: Column = Column::less_is_better("cpu_us_per_flow", "CPU us/flow", 1);
 
@@ -174,7 +175,7 @@ impl Test {
             Kind::Udp(_) => &[GBIT_S, PACKETS_S, CPU],
             Kind::RoundTrip(RoundTrip { load: None }) => &[P50, P99],
             Kind::RoundTrip(RoundTrip { load: Some(_) }) => &[P99, P50, LOAD],
-            Kind::Crowd(Crowd::Peers(_)) => &[RSS, KIB_PER_PEER, CONNECT],
+            Kind::Crowd(Crowd::Peers(_)) => &[RSS, KIB_PER_PEER, CONNECT, IDLE],
             Kind::Crowd(Crowd::NewFlows) => &[FLOWS, CPU_PER_FLOW],
         }
     }

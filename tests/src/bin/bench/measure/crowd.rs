@@ -25,7 +25,7 @@ impl Crowd {
     /// Returns about how long a measurement takes.
     pub(crate) fn estimate(self, duration: Duration) -> Duration {
         match self {
-            Self::Peers(count) => Duration::from_secs(5) + Duration::from_millis(3) * count,
+            Self::Peers(count) => Duration::from_secs(12) + Duration::from_millis(3) * count,
             Self::NewFlows => Duration::from_secs(5) + duration,
         }
     }
@@ -45,6 +45,10 @@ impl Crowd {
 fn peers(pair: &Pair, server: &mut AditServer, count: u32) -> Reading {
     /// Fewer peers need less than what comes and goes anyhow.
     const ENOUGH: u32 = 50;
+    /// Until what connecting left to be done is done.
+    const SETTLE: Duration = Duration::from_secs(2);
+    /// How long nobody sends anything.
+    const IDLE: Duration = Duration::from_secs(5);
 
     let alone = resident_kib(server.connector.process());
     let crowd = gather(pair, server, count);
@@ -53,6 +57,11 @@ fn peers(pair: &Pair, server: &mut AditServer, count: u32) -> Reading {
         crowd.args(["--stay", "--timeout-s", &CONNECT_TIMEOUT.as_secs().to_string()]).spawn();
     let event = crowd.wait_for_event("connected", CONNECT_TIMEOUT + READY);
     let connected = resident_kib(server.connector.process());
+    let connector = server.connector.process().id().expect("the connector runs");
+    std::thread::sleep(SETTLE);
+    let before = ProcessorTime::of_tree(connector);
+    std::thread::sleep(IDLE);
+    let idle = ProcessorTime::of_tree(connector) - before;
     assert!(crowd.is_running(), "the devices ended: {}", crowd.output());
 
     let per_peer = (count >= ENOUGH).then(|| (connected - alone) / f64::from(count));
@@ -60,6 +69,7 @@ fn peers(pair: &Pair, server: &mut AditServer, count: u32) -> Reading {
         .with("rss_mib", connected / 1024.0)
         .with_some("kib_per_peer", per_peer)
         .with("connect_s", event["seconds"].as_f64().unwrap_or_default())
+        .with("idle_core_percent", idle.as_secs_f64() / IDLE.as_secs_f64() * 100.0)
         .with("rss_mib_without_peers", alone / 1024.0)
         .with("rss_mib_before_handshakes", registered / 1024.0)
 }
