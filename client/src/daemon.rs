@@ -31,7 +31,7 @@ use std::{
     process::ExitCode,
 };
 
-use adit_tunnel::{Offloads, TunDevice};
+use adit_tunnel::{Offloads, TunDevice, tun_mtu};
 use anyhow::Context as _;
 use clap::Args;
 use tokio::{
@@ -46,7 +46,7 @@ use self::{
     event_loop::{EVENT_QUEUE_LEN, EventLoop, Parts},
     identity::Enrolled,
     ipc_server::IpcServer,
-    router::{MTU, Router},
+    router::Router,
     store::Store,
     task::Task,
     view::Summary,
@@ -101,7 +101,7 @@ async fn try_run(arguments: DaemonArguments, socket: PathBuf) -> anyhow::Result<
     let store = Store::try_open(&state_dir)?;
     let enrolled = Enrolled::load(&store)?;
     // Whoever starts the daemon learns at once that it cannot work, rather than at `adit up`.
-    drop(TunDevice::try_open(&interface, MTU, offloads)?);
+    drop(TunDevice::try_open(&interface, tun_mtu().await, offloads)?);
     let (router, _router_task) = Router::start(&store.journal_path()).await?;
     let jitter = Jitter::from_seed(getrandom::u64().context("failed to draw randomness")?);
 

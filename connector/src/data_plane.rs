@@ -29,7 +29,7 @@ use crate::{
     clock::Now,
     enforced::lone_prefixes,
     flow_table::{Limits, Volume},
-    forward::{KernelPath, MTU},
+    forward::KernelPath,
     forwarder::{FlowRecord, Forwarder, Inner, Notice, Service},
 };
 
@@ -67,7 +67,7 @@ pub(crate) fn start(
     let (metrics, metrics_seen) = watch::channel(DataPlaneMetrics::default());
     let (ended, end) = oneshot::channel();
     let now = Now::read();
-    let mut tunnel = Tunnel::new(parts.secret, MTU, now.monotonic);
+    let mut tunnel = Tunnel::new(parts.secret, parts.path.mtu(), now.monotonic);
     let filter = tunnel.take_filter().expect("a new tunnel has its filter");
     let handshakes = handshakes::start(filter, parts.udp.try_clone()?, waker.clone())?;
     let carrier = Carrier {
@@ -337,7 +337,7 @@ impl Carrier {
         match self.forwarder.handle_service_packet(&packet, volume, now) {
             Service::Send(peer) => {
                 let max_packet_len = self.tunnel.max_packet_len(peer);
-                if frame.max_packet_len() > max_packet_len {
+                if !frame.fits(max_packet_len) {
                     self.refuse_too_big(&packet, max_packet_len);
                     return;
                 }

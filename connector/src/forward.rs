@@ -5,4 +5,4 @@ mod link;
 mod nft;
 mod sysctl;
 
-pub(crate) use kernel::{KernelForwarding, KernelPath, MTU, SourceNat};
+pub(crate) use kernel::{KernelForwarding, KernelPath, SourceNat};

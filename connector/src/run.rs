@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use adit_proto::{AssertionSubject, Timestamp, api::ConnectorReport};
-use adit_tunnel::{ControlPlane, KeyPair, load_or_create_wireguard_secret};
+use adit_tunnel::{ControlPlane, KeyPair, load_or_create_wireguard_secret, tun_mtu};
 use anyhow::{Context as _, anyhow};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -46,9 +46,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let wireguard_public_key = secret.public_key();
     let (listener, udp) = listen::bind(config.listen, &key, config.offloads)?;
     let metrics_listener = listen::bind_metrics(config.metrics_listen).await?;
-    let path = KernelPath::try_open(&config.interface, config.offloads)?;
+    let path = KernelPath::try_open(&config.interface, tun_mtu().await, config.offloads)?;
     KernelForwarding::check().await?;
-    let mut forwarding = KernelForwarding::new(config.interface, path.index(), config.source_nat);
+    let mut forwarding = KernelForwarding::new(config.interface, &path, config.source_nat);
     let address = listener.local_address();
     info!(%address, pin = %key.pin(), "Listening");
     info!(address = %metrics_listener.local_addr()?, "Serving metrics");

@@ -17,10 +17,6 @@ use super::{
 };
 use crate::platform::{Network, NetworkError, interface_name};
 
-/// What is left of 1,500 bytes by WireGuard over IPv6. Where a path takes less the tunnel finds out,
-/// and senders are told packet by packet.
-pub(crate) const MTU: u16 = 1420;
-
 /// Requests wait while the queue is full.
 const QUEUE_LEN: usize = 64;
 
@@ -139,7 +135,7 @@ impl Actor {
     }
 
     async fn open(&mut self, index: u32, layout: Layout) -> Result<Vec<String>, NetworkError> {
-        self.network.bring_up(index, MTU).await?;
+        self.network.bring_up(index).await?;
         self.open = Some(OpenInterface {
             index,
             addresses: BTreeSet::new(),

@@ -74,10 +74,9 @@ impl Network {
         Ok(Self { handle, _connection: Task::spawn(connection) })
     }
 
-    /// Sets the MTU of a TUN device and the length of its queue, and brings it up.
-    pub(crate) async fn bring_up(&self, interface: u32, mtu: u16) -> Result<(), NetworkError> {
+    /// Sets the length of a TUN device's queue, and brings it up.
+    pub(crate) async fn bring_up(&self, interface: u32) -> Result<(), NetworkError> {
         let message = LinkUnspec::new_with_index(interface)
-            .mtu(mtu.into())
             .append_extra_attribute(LinkAttribute::TxQueueLen(TUN_QUEUE_LEN))
             .up()
             .build();

@@ -14,11 +14,6 @@ use tracing::{info, warn};
 use super::{link, nft, sysctl};
 use crate::forwarder::Reset;
 
-/// MTU of the interface: what is left of 1,500 bytes by WireGuard over IPv6.
-///
-/// Where the path takes less, a device announces less, or is told so packet by packet.
-pub(crate) const MTU: u16 = 1420;
-
 /// Whether services see the connector's address or the device's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum SourceNat {
@@ -34,11 +29,19 @@ pub(crate) struct KernelPath {
 }
 
 impl KernelPath {
-    pub(crate) fn try_open(interface: &str, offloads: Offloads) -> Result<Self, TunError> {
-        TunDevice::try_open(interface, MTU, offloads).map(|tun| Self { tun })
+    pub(crate) fn try_open(
+        interface: &str,
+        mtu: u16,
+        offloads: Offloads,
+    ) -> Result<Self, TunError> {
+        TunDevice::try_open(interface, mtu, offloads).map(|tun| Self { tun })
     }
 
-    pub(crate) const fn index(&self) -> u32 {
+    pub(crate) const fn mtu(&self) -> u16 {
+        self.tun.mtu()
+    }
+
+    const fn index(&self) -> u32 {
         self.tun.index()
     }
 
@@ -78,13 +81,15 @@ impl AsFd for KernelPath {
 pub(crate) struct KernelForwarding {
     interface: String,
     index: u32,
+    mtu: u16,
     source_nat: SourceNat,
     device_ranges: Vec<IpNet>,
 }
 
 impl KernelForwarding {
-    pub(crate) const fn new(interface: String, index: u32, source_nat: SourceNat) -> Self {
-        Self { interface, index, source_nat, device_ranges: Vec::new() }
+    pub(crate) const fn new(interface: String, path: &KernelPath, source_nat: SourceNat) -> Self {
+        let (index, mtu) = (path.index(), path.mtu());
+        Self { interface, index, mtu, source_nat, device_ranges: Vec::new() }
     }
 
     /// Finds out early whether the host lets us forward.
@@ -99,14 +104,15 @@ impl KernelForwarding {
         }
         sysctl::enable_forwarding(&self.interface, device_ranges)?;
         // Before the routes, so that no packet leaves with a device's address.
-        nft::run(&nft::ruleset(&self.interface, self.source_nat, device_ranges)).await?;
+        let ruleset = nft::ruleset(&self.interface, self.mtu, self.source_nat, device_ranges);
+        nft::run(&ruleset).await?;
         let added = device_ranges.iter().filter(|range| !self.device_ranges.contains(range));
         let removed = self.device_ranges.iter().filter(|range| !device_ranges.contains(range));
         link::configure(self.index, added.copied().collect(), removed.copied().collect())
             .await
             .with_context(|| format!("failed to set up interface {}", self.interface))?;
         self.device_ranges = device_ranges.to_vec();
-        info!(interface = %self.interface, ?device_ranges, mtu = MTU, "Forwarding");
+        info!(interface = %self.interface, ?device_ranges, mtu = self.mtu, "Forwarding");
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use super::{MTU, SourceNat};
+use super::SourceNat;
 
 /// The table that a connector has to itself, one for each interface.
 fn table(interface: &str) -> String {
@@ -22,7 +22,12 @@ fn table(interface: &str) -> String {
 /// Connection tracking is not flushed, and the table outlives the process, so connections survive a
 /// restart. Meanwhile nothing for a device may take another way than the tunnel, such as the default
 /// route, and at no time may a neighbour pose as a device.
-pub(super) fn ruleset(interface: &str, source_nat: SourceNat, device_ranges: &[IpNet]) -> String {
+pub(super) fn ruleset(
+    interface: &str,
+    mtu: u16,
+    source_nat: SourceNat,
+    device_ranges: &[IpNet],
+) -> String {
     /// IP and TCP headers without options.
     const IPV4_HEADERS: u16 = 40;
     const IPV6_HEADERS: u16 = 60;
@@ -48,7 +53,7 @@ pub(super) fn ruleset(interface: &str, source_nat: SourceNat, device_ranges: &[I
             )
         })
         .collect();
-    let segment_size: String = [("ipv4", MTU - IPV4_HEADERS), ("ipv6", MTU - IPV6_HEADERS)]
+    let segment_size: String = [("ipv4", mtu - IPV4_HEADERS), ("ipv6", mtu - IPV6_HEADERS)]
         .iter()
         .flat_map(|(family, size)| {
             ["iifname", "oifname"].map(|direction| {
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn device_ranges_are_masqueraded_and_take_no_other_way() {
-        let script = ruleset("adit-conn0", SourceNat::On, &ranges());
+        let script = ruleset("adit-conn0", 1420, SourceNat::On, &ranges());
         assert!(script.contains("ip saddr 100.80.0.0/12 oifname != \"adit-conn0\" masquerade"));
         assert!(script.contains("ip6 saddr fd00:1::/48 oifname != \"adit-conn0\" masquerade"));
         assert!(script.contains("ip daddr 100.80.0.0/12 oifname != \"adit-conn0\" drop"));
@@ -144,6 +149,6 @@ mod tests {
 
     #[test]
     fn without_source_nat_nothing_is_masqueraded() {
-        assert!(!ruleset("adit-conn0", SourceNat::Off, &ranges()).contains("masquerade"));
+        assert!(!ruleset("adit-conn0", 1420, SourceNat::Off, &ranges()).contains("masquerade"));
     }
 }

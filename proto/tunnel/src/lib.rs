@@ -25,7 +25,7 @@ pub use session_channel::{
     connect,
 };
 pub use tls::{client_config, is_pin_mismatch, peer_pin, server_config};
-pub use tun::{TunDevice, TunError};
+pub use tun::{TunDevice, TunError, tun_mtu};
 pub use tun_queue::TUN_QUEUE_LEN;
 pub use udp::{Datagram, Heading, ReceiveBatch, SendOutcome, Train, UdpError, UdpSocket};
 pub use wait::{Ready, Waiter, Waker};

@@ -21,7 +21,7 @@ use adit_proto::FlowTuple;
 pub(crate) use self::{
     checksum::Sum,
     ecn::decapsulate_ecn,
-    ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpHeader, TCP, UDP},
+    ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, IPV6_MINIMUM_MTU, IpHeader, TCP, UDP},
     segment_size::clamp_segment_size,
     transport::{TCP_HEADER_LEN, UDP_HEADER_LEN},
 };

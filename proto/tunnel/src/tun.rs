@@ -1,6 +1,7 @@
 //! The TUN device: packets to and from the kernel, many of one flow in one piece.
 
 mod features;
+mod mtu;
 
 use std::{
     io::{self, IoSlice},
@@ -15,6 +16,8 @@ use nix::{
 use tracing::{info, warn};
 use tun::AbstractDevice as _;
 
+pub(crate) use self::mtu::USUAL_MTU;
+pub use self::mtu::tun_mtu;
 use crate::{Frame, Offloads, Run, VirtioHeader};
 
 /// Why there is no TUN device.
@@ -65,6 +68,7 @@ pub struct TunDevice {
     device: tun::Device,
     name: String,
     index: u32,
+    mtu: u16,
     offloads: Offloads,
 }
 
@@ -93,7 +97,7 @@ impl TunDevice {
         let index = device.tun_index().map_err(|error| tun_error(name, error))?;
         let index = u32::try_from(index).map_err(|error| io_error(io::Error::other(error)))?;
         let offloads = Offloads { tso: false, uso: false, ..wanted };
-        let mut tun = Self { device, name: name.to_owned(), index, offloads };
+        let mut tun = Self { device, name: name.to_owned(), index, mtu, offloads };
         let (tso, uso) = features::switch_on(tun.as_fd(), wanted);
         tun.offloads = Offloads { tso, uso, ..wanted };
         info!(interface = name, mtu, tso, uso, "Opened the TUN device");
@@ -108,6 +112,11 @@ impl TunDevice {
     /// The interface's index, as netlink wants it.
     pub const fn index(&self) -> u32 {
         self.index
+    }
+
+    /// The longest packet that it takes.
+    pub const fn mtu(&self) -> u16 {
+        self.mtu
     }
 
     /// The next frame from the kernel, for [`Frame::try_parse`], or none if none waits.

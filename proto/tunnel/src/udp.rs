@@ -1,6 +1,7 @@
 //! The UDP socket: datagrams to and from the network, many for each system call.
 
 mod batch;
+mod fragmentation;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -65,12 +66,14 @@ pub enum SendOutcome {
     Unreachable,
 }
 
-/// A UDP socket that never blocks and never fragments.
+/// A UDP socket that never blocks, and whose datagrams stay whole unless they may be cut.
 #[derive(Debug)]
 pub struct UdpSocket {
     socket: StdUdpSocket,
     state: UdpSocketState,
     local_address: SocketAddr,
+    /// Whether datagrams may come in trains.
+    gro: bool,
     /// How many datagrams go out at once.
     max_segments: usize,
 }
@@ -97,7 +100,7 @@ impl UdpSocket {
     /// When the process has no descriptors left.
     pub fn try_clone(&self) -> io::Result<Self> {
         let socket = self.socket.try_clone()?;
-        let state = UdpSocketState::new((&socket).into())?;
+        let state = open::state_of(&socket, self.gro)?;
         Ok(Self { socket, state, ..*self })
     }
 
@@ -141,7 +144,13 @@ impl UdpSocket {
     /// Where its datagrams go out one by one, the worst outcome of them.
     pub fn send_train(&mut self, train: &mut Train) -> SendOutcome {
         let Some(heading) = train.heading() else { return SendOutcome::Sent };
-        let outcome = if train.count() <= self.max_segments.max(1) {
+        let outcome = if heading.may_be_cut {
+            // Rare: a call for each option costs less than a second socket would be in the way.
+            fragmentation::allow(&self.socket);
+            let outcome = self.send_singly(heading, train);
+            fragmentation::forbid(&self.socket);
+            outcome
+        } else if train.count() <= self.max_segments.max(1) {
             self.send_together(heading, train)
         } else {
             self.send_singly(heading, train)

@@ -468,11 +468,9 @@ fn a_flood_of_handshakes_leaves_live_flows_and_new_clients_alone() {
         let sent = load.wait_for_event("sent", 10 * SECOND);
         assert!(flood.is_running(), "the flood was over before: {}", flood.output());
         let flooded = flood.wait_for_event("flooded", 10 * SECOND);
-        println!(
-            "{}",
-            serde_json::json!({ "id": "S27", "with_cookies": with_cookies,
-            "flow": sent, "flood": flooded })
-        );
+        report(&json!({
+            "id": "S27", "with_cookies": with_cookies, "flow": sent, "flood": flooded,
+        }));
         let count = |name: &str| sent[name].as_u64().expect("a count");
         let (offered, received) = (count("sent") - count("refused"), count("received"));
         assert!(received * 100 >= offered * 95, "{received} of {offered} arrived");

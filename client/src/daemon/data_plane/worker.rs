@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{Command, DataPlaneEvent};
-use crate::daemon::{event::Event, router::MTU};
+use crate::daemon::event::Event;
 
 /// boringtun's clock moves only when it is asked to, at least this often (its `update_timers`).
 const TICK: Duration = Duration::from_millis(250);
@@ -96,9 +96,9 @@ impl Worker {
     ) -> Self {
         let now = Instant::now();
         Self {
+            tunnel: Tunnel::new(secret, tun.mtu(), now),
             tun,
             udp,
-            tunnel: Tunnel::new(secret, MTU, now),
             inbound: Inbound::new(),
             outbound: Outbound::new(),
             addresses,
@@ -333,7 +333,7 @@ impl Worker {
             return Way::Refused(Refusal::Prohibited);
         };
         let max_packet_len = self.tunnel.max_packet_len(peer);
-        if frame.max_packet_len() > max_packet_len {
+        if !frame.fits(max_packet_len) {
             self.drops.too_big += 1;
             let mtu = u16::try_from(max_packet_len).unwrap_or(u16::MAX);
             return Way::Refused(Refusal::TooBig { mtu });

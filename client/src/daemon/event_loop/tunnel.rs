@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use adit_proto::{ClientConfig, ClientMessage, Reason};
-use adit_tunnel::TunDevice;
+use adit_tunnel::{TunDevice, tun_mtu};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
@@ -13,7 +13,7 @@ use crate::{
         clock::Now,
         data_plane::DataPlane,
         obstacle,
-        router::{Layout, MTU},
+        router::Layout,
         session::{Session, SessionParts},
         sites::{SessionEnd, SiteCommand, contested_prefixes, prefixes_by_site},
     },
@@ -49,7 +49,7 @@ impl EventLoop {
         // Whatever is found is remembered; the sessions will say what is not.
         let _ = timeout(LOOKUP_PATIENCE, join_all(lookups)).await;
 
-        let tun = TunDevice::try_open(&self.interface, MTU, self.offloads)
+        let tun = TunDevice::try_open(&self.interface, tun_mtu().await, self.offloads)
             .map_err(|error| obstacle::from_tun(&error))?;
         let index = tun.index();
         let secret = enrolled.wireguard_secret.clone();

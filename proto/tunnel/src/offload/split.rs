@@ -6,7 +6,7 @@ mod tests;
 use super::{Protocol, VirtioHeader, address_sum, is_ipv4};
 use crate::{
     PacketError, TcpFlags,
-    packet::{IPV6_HEADER_LEN, IpHeader, Sum, TCP_HEADER_LEN, UDP_HEADER_LEN},
+    packet::{IPV6_HEADER_LEN, IPV6_MINIMUM_MTU, IpHeader, Sum, TCP_HEADER_LEN, UDP_HEADER_LEN},
 };
 
 /// Why what a TUN device gave cannot be carried.
@@ -96,6 +96,19 @@ impl<'a> Frame<'a> {
         self.cut.map_or(self.packet.len(), |cut| {
             cut.header_len + self.payload_len(&cut).min(cut.segment_size)
         })
+    }
+
+    /// Whether its packets can be carried over a path that takes so much in one piece: they are no
+    /// longer, or their sender does not care, or no sender has to cut them (RFC 8200 §5).
+    pub fn fits(&self, max_packet_len: usize) -> bool {
+        const DONT_FRAGMENT: u8 = 0x40;
+
+        let len = self.max_packet_len();
+        let may_be_cut = match &*self.packet {
+            [first, _, _, _, _, _, flags, ..] if first >> 4 == 4 => flags & DONT_FRAGMENT == 0,
+            _ => len <= IPV6_MINIMUM_MTU,
+        };
+        len <= max_packet_len || may_be_cut
     }
 
     /// The field for explicit congestion notification (RFC 3168 §5), the same in all its packets.

@@ -6,6 +6,8 @@ use super::PacketError;
 
 pub(crate) const IPV4_HEADER_LEN: usize = 20;
 pub(crate) const IPV6_HEADER_LEN: usize = 40;
+/// RFC 8200 §5: nobody need send shorter packets, whatever he is told.
+pub(crate) const IPV6_MINIMUM_MTU: usize = 1_280;
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;

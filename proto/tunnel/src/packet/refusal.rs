@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{
     Packet, TcpFlags, Transport,
     checksum::Sum,
-    ip::{ICMP, ICMPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN, TCP},
+    ip::{ICMP, ICMPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IPV6_MINIMUM_MTU, TCP},
     transport::{ICMP_HEADER_LEN, TCP_HEADER_LEN},
 };
 
@@ -84,20 +84,19 @@ fn tcp_reset(packet: &Packet<'_>, flags: TcpFlags) -> Option<Vec<u8>> {
 fn icmp_error(packet: &Packet<'_>, refusal: Refusal, from: Option<IpAddr>) -> Option<Vec<u8>> {
     /// RFC 1812 §4.3.2.3: as much as fits into 576 bytes.
     const MAX_IPV4_LEN: usize = 576;
-    /// RFC 4443 §2.4: as much as fits into the smallest MTU.
-    const MAX_IPV6_LEN: usize = 1280;
-
     let to = packet.source();
     let from = from.filter(|from| from.is_ipv4() == to.is_ipv4()).unwrap_or(packet.destination());
     let (protocol, max_quote_len) = match to {
         IpAddr::V4(_) => (ICMP, MAX_IPV4_LEN - IPV4_HEADER_LEN - ICMP_HEADER_LEN),
-        IpAddr::V6(_) => (ICMPV6, MAX_IPV6_LEN - IPV6_HEADER_LEN - ICMP_HEADER_LEN),
+        // RFC 4443 §2.4: as much as fits into the smallest MTU.
+        IpAddr::V6(_) => (ICMPV6, IPV6_MINIMUM_MTU - IPV6_HEADER_LEN - ICMP_HEADER_LEN),
     };
     let (kind, code, mtu) = match (protocol, refusal) {
         (ICMP, Refusal::Prohibited) => (3, 13, 0),
         (ICMP, Refusal::TooBig { mtu }) => (3, 4, mtu),
         (_, Refusal::Prohibited) => (1, 1, 0),
-        (_, Refusal::TooBig { mtu }) => (2, 0, mtu),
+        // Nobody sends less, so what is longer than the path is cut on the way.
+        (_, Refusal::TooBig { mtu }) => (2, 0, mtu.max(1_280)),
     };
     let [mtu_high, mtu_low] = mtu.to_be_bytes();
     let quote = packet.bytes().get(..max_quote_len).unwrap_or(packet.bytes());

@@ -46,12 +46,7 @@ fn open_exactly(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSocket
     }
     bind(std::os::fd::AsRawFd::as_raw_fd(&descriptor), &SockaddrStorage::from(address))?;
     let socket = StdUdpSocket::from(descriptor);
-    let state = UdpSocketState::new((&socket).into())?;
-
-    if !offloads.gro {
-        // A kernel without it has it off.
-        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &false);
-    }
+    let state = state_of(&socket, offloads.gro)?;
     let max_segments = if offloads.gso { state.max_gso_segments().min(MAX_DATAGRAMS) } else { 1 };
 
     enlarge(&socket, sockopt::RcvBufForce, sockopt::RcvBuf, RECEIVE_BUFFER_LEN)?;
@@ -69,7 +64,17 @@ fn open_exactly(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSocket
         datagrams_at_once = max_segments,
         "Listening on UDP"
     );
-    Ok(UdpSocket { socket, state, local_address, max_segments })
+    Ok(UdpSocket { socket, state, local_address, gro: offloads.gro, max_segments })
+}
+
+/// Sets the options of a socket that `quinn-udp` works with.
+pub(super) fn state_of(socket: &StdUdpSocket, gro: bool) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(socket.into())?;
+    if !gro {
+        // A kernel without it has it off.
+        let _ = setsockopt(socket, sockopt::UdpGroSegment, &false);
+    }
+    Ok(state)
 }
 
 /// As much as was asked for if we are privileged, else as much as the kernel allows.

@@ -30,6 +30,9 @@ pub struct Heading {
     pub to: Endpoint,
     /// What they say of congestion.
     pub ecn: Ecn,
+    /// Whether routers may cut them: they are longer than the path takes, and nobody would listen
+    /// to being told.
+    pub may_be_cut: bool,
 }
 
 /// Kernels before 6.9 take 64 datagrams at once, and a train of 1,420-byte packets is shorter.
@@ -150,7 +153,7 @@ mod tests {
 
     fn heading(port: u16) -> Heading {
         let to = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], port)));
-        Heading { peer: PeerId::sample(), to, ecn: Ecn::NotCapable }
+        Heading { peer: PeerId::sample(), to, ecn: Ecn::NotCapable, may_be_cut: false }
     }
 
     /// Writes a datagram; returns what had to be sent before.

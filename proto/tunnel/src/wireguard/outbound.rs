@@ -33,6 +33,8 @@ impl Outbound {
 
     /// Seals all packets that `frame` stands for.
     ///
+    /// Those that are too long for the path go out in pieces: see [`Frame::fits`].
+    ///
     /// Those that a drop ends, or a handshake holds, are counted or queued by the tunnel.
     pub fn seal_frame(
         &mut self,
@@ -43,19 +45,20 @@ impl Outbound {
         now: Instant,
     ) {
         let is_lone = frame.packet_count() == 1;
+        let may_be_cut = frame.max_packet_len() > tunnel.max_packet_len(peer);
         let mut segments = frame.segments();
         while let Some(packet) = segments.next() {
             if is_lone && let Some(len) = tunnel.short_path(peer) {
                 clamp_segment_size(packet, len);
             }
-            self.seal_packet(tunnel, udp, peer, packet, now);
+            self.seal(tunnel, udp, peer, packet, may_be_cut, now);
         }
         if self.train.is_bulky() {
             self.flush(tunnel, udp, now);
         }
     }
 
-    /// Seals one packet.
+    /// Seals one packet of our own, which is short.
     pub fn seal_packet(
         &mut self,
         tunnel: &mut Tunnel,
@@ -64,10 +67,22 @@ impl Outbound {
         packet: &[u8],
         now: Instant,
     ) {
+        self.seal(tunnel, udp, peer, packet, false, now);
+    }
+
+    fn seal(
+        &mut self,
+        tunnel: &mut Tunnel,
+        udp: &mut UdpSocket,
+        peer: PeerId,
+        packet: &[u8],
+        may_be_cut: bool,
+        now: Instant,
+    ) {
         match tunnel.seal(peer, packet, self.train.slot(), now) {
             Sealed::Datagram { to, bytes } => {
                 let len = bytes.len();
-                let heading = Heading { peer, to, ecn: Ecn::of(packet) };
+                let heading = Heading { peer, to, ecn: Ecn::of(packet), may_be_cut };
                 if !self.train.try_append(heading, len) {
                     self.flush(tunnel, udp, now);
                     self.train.begin(heading, len);

@@ -14,6 +14,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::tun::USUAL_MTU;
+
 /// A message about the length of packets, in an IPv4 packet of a protocol for experiments
 /// (RFC 3692, RFC 791).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +75,9 @@ impl PathMessage {
 /// - `start`, `handle_message`, `handle_too_big` and `handle_timeout` put something in;
 /// - after any of them, [`poll_probe`](Self::poll_probe) until it is empty.
 ///
-/// A path is taken to be as good as the longest packet until a probe of that length is lost while a
-/// shorter one arrives: only then is it the length that is at fault, and not the whole path.
+/// A path is taken to be as good as the longest packet, or the usual one if that is shorter, until a
+/// probe of the longest is lost while a shorter one arrives: only then is it the length that is at
+/// fault, and not the whole path.
 #[derive(Debug)]
 pub(super) struct PathMtu {
     /// The longest packet that anyone will send.
@@ -146,6 +149,8 @@ const SHORTEST: usize = 1_120;
 /// What nearly every path takes: the smallest MTU of IPv6, inside and, with WireGuard around it,
 /// outside on any link that deserves the name.
 const SAFE: usize = 1_280;
+/// What every link takes that IPv6 can use, WireGuard over IPv6 included.
+const SAFEST: usize = 1_200;
 /// An answer comes within this or counts as lost; a late one counts all the same.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// A lone probe may be lost by chance.
@@ -158,10 +163,10 @@ const RAISE_AFTER: Duration = Duration::from_secs(600);
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 impl PathMtu {
-    pub(super) const fn new(longest: usize) -> Self {
+    pub(super) fn new(longest: usize) -> Self {
         Self {
             longest,
-            limit: longest,
+            limit: longest.min(USUAL_MTU.into()),
             answers: false,
             seen_packets: 0,
             search: Search::Idle,
@@ -177,13 +182,13 @@ impl PathMtu {
 
     /// The path is new.
     pub(super) fn start(&mut self, now: Instant) {
-        self.limit = self.longest;
+        self.limit = self.usual();
         self.probe_longest(1, now);
     }
 
     /// The path is new, if the peer is one that answers.
     pub(super) fn start_again(&mut self, now: Instant) {
-        self.limit = self.longest;
+        self.limit = self.usual();
         if self.answers {
             self.probe_longest(1, now);
         }
@@ -191,11 +196,17 @@ impl PathMtu {
 
     /// The network did not take a packet because of its length.
     pub(super) fn handle_too_big(&mut self, now: Instant) {
-        if !self.answers {
-            self.limit = SAFE.min(self.longest);
-            self.due = Some(now + RAISE_AFTER);
-        } else if !matches!(self.search, Search::Round(_)) {
-            self.begin_round(Round::new(SHORTEST, self.limit), now);
+        match self.search {
+            Search::Round(_) => {}
+            // It is being found out whether the peer answers.
+            Search::Longest { .. } if !self.answers => {}
+            Search::Idle if !self.answers => {
+                self.limit = if self.limit > SAFE { SAFE.min(self.longest) } else { SAFEST };
+                self.due = Some(now + RAISE_AFTER);
+            }
+            Search::Idle | Search::Longest { .. } => {
+                self.begin_round(Round::new(SHORTEST, self.limit), now);
+            }
         }
     }
 
@@ -228,7 +239,7 @@ impl PathMtu {
         self.due = None;
         let in_use = std::mem::replace(&mut self.seen_packets, sent_packets) != sent_packets;
         match self.search {
-            Search::Idle if !self.answers => self.limit = self.longest,
+            Search::Idle if !self.answers => self.limit = self.usual(),
             Search::Idle if !in_use => self.due = Some(now + CONFIRM_AFTER),
             Search::Idle => self.probe_longest(1, now),
             Search::Longest { sent } if sent < TRIES => self.probe_longest(sent + 1, now),
@@ -256,6 +267,11 @@ impl PathMtu {
     /// The length of the next probe to be sent.
     pub(super) fn poll_probe(&mut self) -> Option<usize> {
         self.unsent.pop()
+    }
+
+    /// What nearly every path takes.
+    fn usual(&self) -> usize {
+        self.longest.min(USUAL_MTU.into())
     }
 
     fn handle_ack(&mut self, len: usize, now: Instant) {
