@@ -60,7 +60,16 @@ fn revoking_a_device_or_disabling_its_user_cuts_live_flows_within_a_second() {
 
 #[test]
 fn leaving_a_group_cuts_what_the_group_may_reach_and_nothing_else() {
-    let scene = Scene::new("leave-group");
+    leave_a_group("leave-group", &[], |_lab| {});
+}
+
+/// Ends one user's access while it is used. Connector and clients are started with these arguments,
+/// and something may be done to the lab while the flows are there.
+pub(crate) fn leave_a_group(name: &str, arguments: &[&str], in_mid_flight: impl FnOnce(&Lab)) {
+    let mut scene = Scene::new(name);
+    if !arguments.is_empty() {
+        scene.connector.restart_with(arguments);
+    }
     let control_plane = &scene.control_plane;
     let servers = Servers::start(&scene);
     let (ada, bob) = (control_plane.create_user("ada"), control_plane.create_user("bob"));
@@ -72,11 +81,17 @@ fn leaving_a_group_cuts_what_the_group_may_reach_and_nothing_else() {
         &json!({ "ids": [servers.resource] }),
     );
     let (laptop, laptop2) = (&scene.lab.laptop, &scene.lab.laptop2);
-    let _clients = [scene.start_client(laptop, &ada), scene.start_client(laptop2, &bob)];
+    let mut clients = [scene.start_client(laptop, &ada), scene.start_client(laptop2, &bob)];
+    if !arguments.is_empty() {
+        for client in &mut clients {
+            client.restart_with(arguments);
+        }
+    }
     let traffic = servers.use_access(laptop);
     traffic.wait_for_event("flowing", BACK_TIMEOUT);
     let other = laptop2.tcp_download(servers.download_v4, Duration::ZERO);
     probe::downloaded(&other, 1, BACK_TIMEOUT);
+    in_mid_flight(&scene.lab);
 
     let path = format!("/v1/groups/{group}/members/{ada}");
     let answer = control_plane.request("DELETE", &path, &[], None);

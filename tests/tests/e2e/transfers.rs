@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use adit_tests::{
-    Lab, Scene,
+    Client, Lab, Scene,
     lab::{SVC_V4, SVC_V6},
 };
 
@@ -39,6 +39,13 @@ fn the_underlay_sees_no_plain_text_of_the_tunnel() {
     assert_eq!(underlay.finish().matches, 2, "once on either link");
 
     let client = start_client_with_all_of_the_site(&scene);
+    assert_secrecy(&scene, &client);
+}
+
+/// Sends a marker through the tunnel in every way, and looks for it outside.
+#[track_caller]
+pub(crate) fn assert_secrecy(scene: &Scene, client: &Client) {
+    let (lab, marker) = (&scene.lab, "open-secret-0816");
     let servers =
         [SVC_V4, SVC_V6].map(|ip| (lab.svc.http_server(ip, marker), lab.svc.udp_echo(ip)));
     let reached = lab.svc.tcp_echo(SVC_V4);
@@ -118,7 +125,7 @@ fn queue_losses(lab: &Lab) -> String {
     [&lab.laptop, &lab.connector].map(|host| host.sh(read)).concat()
 }
 
-pub(crate) fn start_client_with_all_of_the_site(scene: &Scene) -> adit_tests::Client {
+pub(crate) fn start_client_with_all_of_the_site(scene: &Scene) -> Client {
     let plane = &scene.control_plane;
     let user = plane.create_user("ada");
     let prefixes = ["10.9.0.0/24", "fd00:9::/64"];
