@@ -83,6 +83,29 @@ pub struct Config {
     /// Offloads of the kernel that may be used: all, none, or some of tso,uso,gso,gro.
     #[arg(long, value_name = "LIST", env = "ADIT_CONNECTOR_OFFLOADS", default_value = "all")]
     pub(crate) offloads: Offloads,
+
+    /// Threads that carry packets, each those of its own devices; by default half of the processors.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "ADIT_CONNECTOR_LANES",
+        value_parser = clap::value_parser!(u8).range(1..=MAX_LANES)
+    )]
+    pub(crate) lanes: Option<u8>,
+}
+
+/// More share no processor with what they send to.
+const MAX_LANES: i64 = 32;
+
+impl Config {
+    /// The other half of the processors is for the kernel's part and for the services' packets.
+    pub(crate) fn lanes(&self) -> u8 {
+        const MOST: u8 = 8;
+
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let half = u8::try_from(processors / 2).unwrap_or(MOST);
+        self.lanes.unwrap_or(half.clamp(1, MOST))
+    }
 }
 
 /// `host:port`, where an IPv6 address stands in brackets.

@@ -1,12 +1,14 @@
-//! The thread that carries packets.
+//! The threads that carry packets, each those of its own devices.
 
 mod command;
+mod distributor;
 mod handshakes;
 mod metrics;
 
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -15,15 +17,21 @@ use adit_proto::{DeviceId, Reason};
 use adit_tunnel::{
     Datagram, DropReason, Frame, Inbound, Opened, Outbound, Packet, PeerConfig, PeerId,
     ReceiveBatch, Received, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket,
-    Waiter, WireguardSecret, refuse,
+    Waiter, Waker, WireguardSecret, refuse,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, trace};
 
-use self::handshakes::Handshakes;
 pub(crate) use self::{
-    command::{AdmitError, Command, DataPlane, DeviceOnConnector, Stopped},
+    command::{AdmitError, DataPlane, DeviceOnConnector, Stopped},
     metrics::{DataPlaneMetrics, Losses},
+};
+use self::{
+    command::{Command, LaneHandle},
+    distributor::{Distributor, FrameQueue, Owners},
+    handshakes::Handshakes,
+    metrics::Published,
 };
 use crate::{
     clock::Now,
@@ -34,6 +42,7 @@ use crate::{
 };
 
 /// Where the data plane's records go.
+#[derive(Clone)]
 pub(crate) struct RecordSinks {
     /// All of them, to the access log.
     pub(crate) access: mpsc::Sender<FlowRecord>,
@@ -44,75 +53,114 @@ pub(crate) struct RecordSinks {
 /// Everything the data plane needs, opened already.
 pub(crate) struct DataPlaneParts {
     pub(crate) secret: WireguardSecret,
-    pub(crate) udp: UdpSocket,
+    /// One for each lane.
+    pub(crate) udp: Vec<UdpSocket>,
     pub(crate) path: KernelPath,
     pub(crate) sinks: RecordSinks,
 }
 
-/// Starts the data plane in a thread of its own.
+/// Starts the data plane in threads of its own: a lane for each socket, and one more that reads the
+/// interface for them if they are several.
 ///
-/// The receiver says how it ended: with its interface after [`Command::Stop`], else with what broke.
+/// The last receiver says how each of them has ended: well after [`DataPlane::stop`], else with what
+/// broke.
 pub(crate) fn start(
     parts: DataPlaneParts,
-) -> io::Result<(
-    DataPlane,
-    watch::Receiver<DataPlaneMetrics>,
-    oneshot::Receiver<io::Result<KernelPath>>,
-)> {
+) -> anyhow::Result<(DataPlane, watch::Receiver<DataPlaneMetrics>, mpsc::Receiver<io::Result<()>>)>
+{
     /// Commands wait for room, so that none is lost.
     const COMMANDS: usize = 64;
 
-    let (waiter, waker) = Waiter::try_new()?;
-    let (commands, incoming) = mpsc::channel(COMMANDS);
-    let (metrics, metrics_seen) = watch::channel(DataPlaneMetrics::default());
-    let (ended, end) = oneshot::channel();
+    let DataPlaneParts { secret, udp, path, sinks } = parts;
     let now = Now::read();
-    let mut tunnel = Tunnel::new(parts.secret, parts.path.mtu(), now.monotonic);
-    let filter = tunnel.take_filter().expect("a new tunnel has its filter");
-    let handshakes = handshakes::start(filter, parts.udp.try_clone()?, waker.clone())?;
-    let carrier = Carrier {
-        tunnel,
-        handshakes,
-        forwarder: Forwarder::new(Limits::default(), now),
-        peers: Peers::default(),
-        inbound: Inbound::new(),
-        outbound: Outbound::new(),
-        udp: parts.udp,
-        path: parts.path,
-        losses: Losses::default(),
-        sinks: parts.sinks,
-        commands: incoming,
-        metrics,
-        metrics_due: now.monotonic,
-    };
-    let _thread: JoinHandle<()> =
-        std::thread::Builder::new().name("data-plane".to_owned()).spawn(move || {
-            // Nobody listens any more only while the process ends.
-            let _ = ended.send(carrier.run(&waiter));
-        })?;
-    Ok((DataPlane::new(commands, waker), metrics_seen, end))
+    let lanes = u8::try_from(udp.len()).context("too many lanes")?;
+    let (tunnels, filter) = Tunnel::lanes(&secret, path.mtu(), lanes, now.monotonic);
+    let waiters = udp.iter().map(|_lane| Waiter::try_new()).collect::<io::Result<Vec<_>>>()?;
+    let (waiters, wakers): (Vec<Waiter>, Vec<Waker>) = waiters.into_iter().unzip();
+    let cookies = udp.first().context("no lanes")?.try_clone()?;
+    let handshakes = handshakes::start(filter, cookies, &wakers)?;
+    let owners = Owners::default();
+    let (published, metrics) = Published::new(udp.len());
+    let (ended, end) = mpsc::channel(udp.len() + 1);
+
+    let (mut frames, mut stop_distributor) = (Vec::new(), None);
+    if lanes > 1 {
+        let (distributor, queues, waker) =
+            Distributor::try_new(path.clone(), owners.clone(), &wakers)?;
+        frames = queues;
+        stop_distributor = Some(waker);
+        spawn("distributor".to_owned(), ended.clone(), || distributor.run())?;
+    }
+    let mut frames = frames.into_iter();
+    let mut handles = Vec::new();
+    for ((number, (udp, tunnel)), ((waiter, waker), handshakes)) in udp
+        .into_iter()
+        .zip(tunnels)
+        .enumerate()
+        .zip(waiters.into_iter().zip(wakers).zip(handshakes))
+    {
+        let (commands, incoming) = mpsc::channel(COMMANDS);
+        handles.push(LaneHandle { commands, waker });
+        let carrier = Carrier {
+            number,
+            tunnel,
+            handshakes,
+            forwarder: Forwarder::new(Limits::default().share_of(lanes), now),
+            peers: Peers::default(),
+            owners: owners.clone(),
+            inbound: Inbound::new(),
+            outbound: Outbound::new(),
+            udp,
+            frames: frames.next(),
+            path: path.clone(),
+            losses: Losses::default(),
+            sinks: sinks.clone(),
+            commands: incoming,
+            metrics: published.clone(),
+            metrics_due: now.monotonic,
+        };
+        spawn(format!("lane-{number}"), ended.clone(), move || carrier.run(&waiter))?;
+    }
+    Ok((DataPlane::new(handles, stop_distributor), metrics, end))
 }
 
+fn spawn(
+    name: String,
+    ended: mpsc::Sender<io::Result<()>>,
+    run: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    let _thread: JoinHandle<()> = std::thread::Builder::new().name(name).spawn(move || {
+        // There is room for all, and nobody listens any more only while the process ends.
+        let _ = ended.try_send(run());
+    })?;
+    Ok(())
+}
+
+/// One lane.
 struct Carrier {
+    number: usize,
     tunnel: Tunnel,
     handshakes: Handshakes,
     forwarder: Forwarder,
     peers: Peers,
+    owners: Owners,
     inbound: Inbound,
     outbound: Outbound,
     udp: UdpSocket,
+    /// None: it reads the interface itself.
+    frames: Option<FrameQueue>,
     path: KernelPath,
     losses: Losses,
     sinks: RecordSinks,
     commands: mpsc::Receiver<Command>,
-    metrics: watch::Sender<DataPlaneMetrics>,
+    metrics: Published,
     metrics_due: Instant,
 }
 
 /// Which device is which peer.
 #[derive(Default)]
 struct Peers {
-    by_device: HashMap<DeviceId, PeerId>,
+    by_device: HashMap<DeviceId, (PeerId, Vec<IpAddr>)>,
     devices: HashMap<PeerId, DeviceId>,
 }
 
@@ -121,9 +169,11 @@ enum Flow {
     Stop,
 }
 
-enum Handshaking {
-    Done,
-    MoreWait,
+/// Whether a turn has left something for the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    Something,
 }
 
 /// What is taken from one side before the other has its turn: about a millisecond of work.
@@ -136,35 +186,35 @@ const HANDSHAKES: usize = 4;
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Carrier {
-    fn run(mut self, waiter: &Waiter) -> io::Result<KernelPath> {
+    fn run(mut self, waiter: &Waiter) -> io::Result<()> {
         use std::os::fd::AsFd as _;
 
         let mut batch = ReceiveBatch::new();
-        let mut frame = vec![0; TunDevice::FRAME_LEN].into_boxed_slice();
+        let mut buffer = vec![0; TunDevice::FRAME_LEN].into_boxed_slice();
+        let mut frames_left = Rest::Nothing;
         loop {
             let now = Now::read();
             if let Flow::Stop = self.handle_commands(now) {
                 self.stop(now);
-                return Ok(self.path);
+                return Ok(());
             }
             self.handle_timeouts(now);
-            let deadline = match self.answer_handshakes(now) {
-                Handshaking::Done => self.deadline(),
-                Handshaking::MoreWait => now.monotonic,
+            let deadline = match (self.answer_handshakes(now), frames_left) {
+                (Rest::Nothing, Rest::Nothing) => self.deadline(),
+                _ => now.monotonic,
             };
-            let ready = waiter.wait(
-                Some(self.path.as_fd()),
-                Some(self.udp.as_fd()),
-                Some(deadline),
-                now.monotonic,
-            )?;
+            let interface = self.frames.is_none().then(|| self.path.as_fd());
+            let ready =
+                waiter.wait(interface, Some(self.udp.as_fd()), Some(deadline), now.monotonic)?;
             let now = Now::read();
             if ready.udp {
                 self.receive_datagrams(&mut batch, now)?;
             }
-            if ready.tun {
-                self.read_frames(&mut frame, now)?;
-            }
+            frames_left = match &self.frames {
+                Some(_queue) => self.take_frames(now),
+                None if ready.tun => self.read_frames(&mut buffer, now)?,
+                None => Rest::Nothing,
+            };
         }
     }
 
@@ -211,8 +261,8 @@ impl Carrier {
 
     fn upsert(&mut self, device: DeviceOnConnector, now: Now) -> Result<(), AdmitError> {
         let device_id = device.subject.device_id;
-        if let Some(peer) = self.peers.by_device.get(&device_id).copied()
-            && self.tunnel.peer_of(&device.public_key) != Some(peer)
+        if let Some((peer, _addresses)) = self.peers.by_device.get(&device_id)
+            && self.tunnel.peer_of(&device.public_key) != Some(*peer)
         {
             // The device has another key than before.
             self.remove(device_id, Reason::CredentialInvalid, now);
@@ -231,15 +281,21 @@ impl Carrier {
             },
             now.monotonic,
         )?;
-        self.peers.by_device.insert(device_id, peer);
+        self.owners.insert(&device.addresses, self.number);
         self.peers.devices.insert(peer, device_id);
+        let before = self.peers.by_device.insert(device_id, (peer, device.addresses.clone()));
+        if let Some((_peer, mut addresses)) = before {
+            addresses.retain(|address| !device.addresses.contains(address));
+            self.owners.remove(&addresses, self.number);
+        }
         self.forwarder.upsert_device(peer, device.subject, now);
         Ok(())
     }
 
     fn remove(&mut self, device_id: DeviceId, reason: Reason, now: Now) {
-        let Some(peer) = self.peers.by_device.remove(&device_id) else { return };
+        let Some((peer, addresses)) = self.peers.by_device.remove(&device_id) else { return };
         self.peers.devices.remove(&peer);
+        self.owners.remove(&addresses, self.number);
         self.forwarder.remove_device(peer, reason, now);
         // The resets still need the peer's session.
         self.flush(now);
@@ -290,7 +346,7 @@ impl Carrier {
         }
     }
 
-    fn answer_handshakes(&mut self, now: Now) -> Handshaking {
+    fn answer_handshakes(&mut self, now: Now) -> Rest {
         let mut left = HANDSHAKES;
         while left > 0
             && let Some(initiation) = self.handshakes.poll_passed()
@@ -304,10 +360,10 @@ impl Carrier {
         if left < HANDSHAKES {
             self.flush(now);
         }
-        if left == 0 { Handshaking::MoreWait } else { Handshaking::Done }
+        if left == 0 { Rest::Something } else { Rest::Nothing }
     }
 
-    fn read_frames(&mut self, buffer: &mut [u8], now: Now) -> io::Result<()> {
+    fn read_frames(&mut self, buffer: &mut [u8], now: Now) -> io::Result<Rest> {
         let mut bytes = 0;
         for _ in 0..TUN_FRAMES {
             if bytes >= TUN_BYTES {
@@ -315,20 +371,43 @@ impl Carrier {
             }
             let Some(frame) = self.path.read_frame(buffer)? else { break };
             bytes += frame.len();
-            match Frame::try_parse(frame) {
-                Ok(frame) => self.handle_frame(frame, now),
-                Err(error) => {
-                    trace!(%error, "Dropped a frame");
-                    self.forwarder.handle_malformed();
-                }
-            }
+            self.handle_frame(frame, now);
         }
         self.flush(now);
-        Ok(())
+        // If there is more, the interface says so.
+        Ok(Rest::Nothing)
+    }
+
+    /// Does for the queue what [`Self::read_frames`] does for the interface.
+    fn take_frames(&mut self, now: Now) -> Rest {
+        let (mut bytes, mut count) = (0, 0);
+        while let Some(mut frame) = self.frames.as_ref().and_then(FrameQueue::pop) {
+            bytes += frame.len();
+            count += 1;
+            self.handle_frame(&mut frame, now);
+            if count >= TUN_FRAMES || bytes >= TUN_BYTES {
+                self.flush(now);
+                return Rest::Something;
+            }
+        }
+        if count > 0 {
+            self.flush(now);
+        }
+        Rest::Nothing
+    }
+
+    fn handle_frame(&mut self, frame: &mut [u8], now: Now) {
+        match Frame::try_parse(frame) {
+            Ok(frame) => self.handle_service_packets(frame, now),
+            Err(error) => {
+                trace!(%error, "Dropped a frame");
+                self.forwarder.handle_malformed();
+            }
+        }
     }
 
     /// Takes a service's packets.
-    fn handle_frame(&mut self, frame: Frame<'_>, now: Now) {
+    fn handle_service_packets(&mut self, frame: Frame<'_>, now: Now) {
         let Ok(packet) = Packet::try_parse(frame.packet()) else {
             self.forwarder.handle_malformed();
             return;
@@ -432,14 +511,18 @@ impl Carrier {
     }
 
     fn publish_metrics(&self) {
-        self.metrics.send_replace(DataPlaneMetrics {
-            peers: self.peers.devices.len(),
-            flows: self.forwarder.flow_count(),
-            forwarder: self.forwarder.counters().clone(),
-            tunnel_drops: self.tunnel.drops(),
-            losses: self.losses,
-            send_losses: self.outbound.losses(),
-        });
+        let lane_full = self.frames.as_ref().map_or(0, FrameQueue::lost);
+        self.metrics.publish(
+            self.number,
+            DataPlaneMetrics {
+                peers: self.peers.devices.len(),
+                flows: self.forwarder.flow_count(),
+                forwarder: self.forwarder.counters().clone(),
+                tunnel_drops: self.tunnel.drops(),
+                losses: Losses { lane_full, ..self.losses },
+                send_losses: self.outbound.losses(),
+            },
+        );
     }
 
     fn stop(&mut self, now: Now) {

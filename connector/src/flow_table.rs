@@ -40,6 +40,14 @@ pub struct Limits {
     pub flows_per_device: usize,
 }
 
+impl Limits {
+    /// For one of several that share all flows; a device may have as many as there.
+    pub(crate) fn share_of(self, shares: u8) -> Self {
+        let flows = self.flows / usize::from(shares.max(1));
+        Self { flows, flows_per_device: self.flows_per_device.min(flows) }
+    }
+}
+
 impl Default for Limits {
     /// Some 100 MB when full; 16 devices that open whatever they can fill it.
     fn default() -> Self {

@@ -15,6 +15,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::IpAddr,
+    ops::AddAssign,
     time::{Duration, Instant},
 };
 
@@ -103,6 +104,20 @@ pub(crate) struct ForwarderCounters {
     pub(crate) drops: BTreeMap<Reason, u64>,
     pub(crate) from_devices: Volume,
     pub(crate) to_devices: Volume,
+}
+
+impl AddAssign<&Self> for ForwarderCounters {
+    fn add_assign(&mut self, other: &Self) {
+        for (mine, others) in
+            [(&mut self.decisions, &other.decisions), (&mut self.drops, &other.drops)]
+        {
+            for (reason, count) in others {
+                *mine.entry(*reason).or_default() += count;
+            }
+        }
+        self.from_devices += other.from_devices;
+        self.to_devices += other.to_devices;
+    }
 }
 
 /// All flows of all devices.

@@ -14,7 +14,8 @@ pub(crate) fn bind(
     address: SocketAddr,
     key: &KeyPair,
     offloads: Offloads,
-) -> anyhow::Result<(SessionListener, UdpSocket)> {
+    lanes: u8,
+) -> anyhow::Result<(SessionListener, Vec<UdpSocket>)> {
     /// A port that is free for TCP is nearly always free for UDP too.
     const ATTEMPTS: usize = 32;
 
@@ -23,7 +24,7 @@ pub(crate) fn bind(
         attempt += 1;
         let listener =
             SessionListener::try_bind(address, key).map_err(|error| explained(address, error))?;
-        match UdpSocket::try_bind(listener.local_address(), offloads) {
+        match UdpSocket::try_bind_lanes(listener.local_address(), offloads, lanes) {
             Ok(udp) => return Ok((listener, udp)),
             Err(UdpError::InUse { .. }) if address.port() == 0 && attempt < ATTEMPTS => {}
             Err(error) => return Err(error.into()),

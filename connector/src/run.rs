@@ -16,7 +16,7 @@ use crate::{
     bundle_store::BundleStore,
     config::Config,
     control::{self, Control},
-    data_plane::{self, Command, DataPlaneParts, RecordSinks},
+    data_plane::{self, DataPlaneParts, RecordSinks},
     enforced::Standing,
     events::{self, EventCounters, EventUploader},
     forward::{KernelForwarding, KernelPath},
@@ -44,11 +44,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let key = KeyPair::load_or_create(&state.connector_key())?;
     let secret = load_or_create_wireguard_secret(&state.wireguard_key())?;
     let wireguard_public_key = secret.public_key();
-    let (listener, udp) = listen::bind(config.listen, &key, config.offloads)?;
+    let (listener, udp) = listen::bind(config.listen, &key, config.offloads, config.lanes())?;
     let metrics_listener = listen::bind_metrics(config.metrics_listen).await?;
     let path = KernelPath::try_open(&config.interface, tun_mtu().await, config.offloads)?;
     KernelForwarding::check().await?;
     let mut forwarding = KernelForwarding::new(config.interface, &path, config.source_nat);
+    // Keeps the interface's name, and with it the table, from another process until the end.
+    let interface = path.clone();
     let address = listener.local_address();
     info!(%address, pin = %key.pin(), "Listening");
     info!(address = %metrics_listener.local_addr()?, "Serving metrics");
@@ -162,10 +164,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tokio::select! {
                 stop = shutdown.wait() => return Ok(stop),
                 changed = standing_seen.changed() => changed.context("lost sight of the bundle")?,
-                end = &mut data_plane_end => {
-                    let _path = end
-                        .context("the data plane broke off")?
-                        .context("the data plane failed")?;
+                end = data_plane_end.recv() => {
+                    end.context("the data plane broke off")?.context("the data plane failed")?;
                     return Err(anyhow!("the data plane ended before its time"));
                 }
                 Some(ended) = background.join_next() => {
@@ -184,11 +184,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _ = drain.send(());
     let stopped = async {
         let _ = (&mut serving).await;
-        let _ = data_plane.command(Command::Stop).await;
-        data_plane_end.await
+        data_plane.stop().await;
+        while data_plane_end.recv().await.is_some() {}
     };
-    // The interface keeps its name, and with it the table, from another process until the end.
-    let interface = tokio::time::timeout(DRAIN_TIME, stopped).await;
+    let _ = tokio::time::timeout(DRAIN_TIME, stopped).await;
     if let Ok(Stop::ForGood) = result {
         forwarding.remove().await;
     }

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use self::session::{Context, Directive, Request};
 use crate::{
     admission::{Admission, Output},
-    data_plane::{Command, DataPlane, Stopped},
+    data_plane::{DataPlane, Stopped},
     enforced::Standing,
     forwarder::FlowRecord,
     own_addresses::OwnAddresses,
@@ -167,7 +167,7 @@ impl Registry {
 
     async fn handle_own_addresses(&mut self) -> Result<(), Stopped> {
         let own_addresses = self.own_addresses.borrow_and_update().clone();
-        self.data_plane.command(Command::OwnAddresses(own_addresses)).await
+        self.data_plane.set_own_addresses(own_addresses).await
     }
 
     async fn handle_present(
@@ -213,7 +213,7 @@ impl Registry {
                 Output::Upsert(device) => self.upsert(device).await?,
                 Output::Remove { device_id, reason } => {
                     info!(%device_id, %reason, "Revoked access of a device");
-                    self.data_plane.command(Command::Remove { device_id, reason }).await?;
+                    self.data_plane.remove(device_id, reason).await?;
                 }
                 Output::Refuse { session_id, reason } => {
                     self.end(session_id, Directive::Refuse { reason });

@@ -14,6 +14,8 @@ mod durability;
 mod flows;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/lanes.rs"]
+mod lanes;
 #[path = "e2e/offloads.rs"]
 mod offloads;
 #[path = "e2e/path_mtu.rs"]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use adit_policy::Subject;
 use adit_proto::{DeviceId, Reason, WireguardPublicKey};
-use adit_tunnel::{UpsertError, Waker};
+use adit_tunnel::{Lane, UpsertError, Waker};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{enforced::Standing, own_addresses::OwnAddresses};
@@ -53,36 +53,88 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// The way to the data plane.
+/// The way to the data plane, which is one or more lanes.
 #[derive(Clone)]
 pub(crate) struct DataPlane {
-    commands: mpsc::Sender<Command>,
-    waker: Waker,
+    lanes: Vec<LaneHandle>,
+    distributor: Option<Waker>,
 }
 
-impl DataPlane {
-    pub(super) const fn new(commands: mpsc::Sender<Command>, waker: Waker) -> Self {
-        Self { commands, waker }
-    }
+/// The way to a lane.
+#[derive(Clone)]
+pub(super) struct LaneHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) waker: Waker,
+}
 
-    pub(crate) async fn command(&self, command: Command) -> Result<(), Stopped> {
+impl LaneHandle {
+    async fn command(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_error| Stopped)?;
         self.waker.wake();
         Ok(())
     }
+}
+
+impl DataPlane {
+    pub(super) const fn new(lanes: Vec<LaneHandle>, distributor: Option<Waker>) -> Self {
+        Self { lanes, distributor }
+    }
 
     /// Enforces another bundle, or none; returns when no packet passes by what was before.
     pub(crate) async fn enforce(&self, standing: Standing) -> Result<(), Stopped> {
-        let (replaced, answer) = oneshot::channel();
-        self.command(Command::Enforce { standing, replaced }).await?;
-        let _replaced: Standing = answer.await.map_err(|_error| Stopped)?;
+        let mut answers = Vec::new();
+        for lane in &self.lanes {
+            let (replaced, answer) = oneshot::channel();
+            lane.command(Command::Enforce { standing: standing.clone(), replaced }).await?;
+            answers.push(answer);
+        }
+        for answer in answers {
+            let _replaced: Standing = answer.await.map_err(|_error| Stopped)?;
+        }
         Ok(())
     }
 
     /// Adds a device, or changes what is known of it; returns when its packets are expected.
     pub(crate) async fn upsert(&self, device: DeviceOnConnector) -> Result<(), AdmitError> {
+        let own = Lane::number_of(&device.public_key, self.lanes.len());
+        let device_id = device.subject.device_id;
+        for (number, lane) in self.lanes.iter().enumerate() {
+            if number != own {
+                // Where it was if it has had another key.
+                let reason = Reason::CredentialInvalid;
+                lane.command(Command::Remove { device_id, reason }).await?;
+            }
+        }
+        let lane = self.lanes.get(own).ok_or(Stopped)?;
         let (done, answer) = oneshot::channel();
-        self.command(Command::Upsert { device, done }).await?;
+        lane.command(Command::Upsert { device, done }).await?;
         answer.await.map_err(|_error| Stopped)?
+    }
+
+    /// Removes a device and cuts its flows.
+    pub(crate) async fn remove(&self, device_id: DeviceId, reason: Reason) -> Result<(), Stopped> {
+        for lane in &self.lanes {
+            lane.command(Command::Remove { device_id, reason }).await?;
+        }
+        Ok(())
+    }
+
+    /// The connector's own addresses have changed.
+    pub(crate) async fn set_own_addresses(&self, addresses: OwnAddresses) -> Result<(), Stopped> {
+        for lane in &self.lanes {
+            lane.command(Command::OwnAddresses(addresses.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all flows and threads.
+    pub(crate) async fn stop(&self) {
+        for lane in &self.lanes {
+            // One that has ended already is as good.
+            let _ = lane.command(Command::Stop).await;
+        }
+        if let Some(distributor) = &self.distributor {
+            distributor.wake();
+        }
     }
 }

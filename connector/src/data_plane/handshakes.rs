@@ -8,50 +8,62 @@ use std::{
 };
 
 use adit_tunnel::{
-    Datagram, DropReason, Endpoint, Filtered, HandshakeFilter, Initiation, Tunnel, UdpSocket, Waker,
+    Datagram, DropReason, Endpoint, Filtered, HandshakeFilter, Initiation, Lane, Tunnel, UdpSocket,
+    Waker,
 };
 use tracing::{debug, trace};
 
-/// The way to the filter and back. The thread ends when this is dropped.
+/// A lane's way to the filter and back. The thread ends when all lanes have dropped theirs.
 pub(super) struct Handshakes {
     to_filter: SyncSender<(Endpoint, Box<[u8]>)>,
     passed: Receiver<Initiation>,
 }
 
-/// Starts the thread; the socket is for cookies, and the waker for what has passed.
+/// Where a lane takes what has passed.
+struct Exit {
+    passed: SyncSender<Initiation>,
+    waker: Waker,
+}
+
+/// Starts the thread for the lanes with these wakers; the socket is for cookies.
 pub(super) fn start(
     filter: HandshakeFilter,
     udp: UdpSocket,
-    waker: Waker,
-) -> io::Result<Handshakes> {
+    wakers: &[Waker],
+) -> io::Result<Vec<Handshakes>> {
     /// Of 200 bytes each; a flood is as good as any other after some milliseconds.
     const UNFILTERED: usize = 1024;
-    /// All that pass in a second, so that none is lost to a busy moment.
+    /// Half of what may pass in a second, so that none is lost to a busy moment.
     const PASSED: usize = 2048;
 
     let (to_filter, unfiltered) = sync_channel(UNFILTERED);
-    let (passed_in, passed) = sync_channel(PASSED);
-    let _thread: JoinHandle<()> =
-        std::thread::Builder::new().name("handshakes".to_owned()).spawn(move || {
-            filter_all(filter, &udp, &waker, &unfiltered, &passed_in);
-        })?;
-    Ok(Handshakes { to_filter, passed })
+    let ends = wakers.iter().map(|waker| {
+        let (passed_in, passed) = sync_channel(PASSED);
+        let exit = Exit { passed: passed_in, waker: waker.clone() };
+        (exit, Handshakes { to_filter: to_filter.clone(), passed })
+    });
+    let (exits, handshakes): (Vec<_>, Vec<_>) = ends.unzip();
+    let _thread: JoinHandle<()> = std::thread::Builder::new()
+        .name("handshakes".to_owned())
+        .spawn(move || filter_all(filter, &udp, &unfiltered, &exits))?;
+    Ok(handshakes)
 }
 
 fn filter_all(
     mut filter: HandshakeFilter,
     udp: &UdpSocket,
-    waker: &Waker,
     unfiltered: &Receiver<(Endpoint, Box<[u8]>)>,
-    passed: &SyncSender<Initiation>,
+    exits: &[Exit],
 ) {
     for (from, bytes) in unfiltered {
         match filter.check(from, &bytes, Instant::now()) {
             Filtered::Passed(initiation) => {
-                if passed.try_send(initiation).is_err() {
+                let lane = Lane::number_of(initiation.public_key(), exits.len());
+                let Some(exit) = exits.get(lane) else { continue };
+                if exit.passed.try_send(initiation).is_err() {
                     debug!("More handshakes are authentic than can be answered");
                 }
-                waker.wake();
+                exit.waker.wake();
             }
             Filtered::Cookie(cookie) => {
                 // As good as lost on the way.

@@ -23,7 +23,8 @@ pub(crate) enum SourceNat {
     Off,
 }
 
-/// The packets' side of the interface.
+/// The packets' side of the interface, which is there until all clones are dropped.
+#[derive(Clone)]
 pub(crate) struct KernelPath {
     tun: TunDevice,
 }

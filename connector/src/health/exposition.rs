@@ -57,6 +57,7 @@ pub(super) fn render(health: &Health, now: Timestamp) -> String {
         ("unreachable", send_losses.unreachable),
         ("control", losses.control),
         ("kernel-refused", losses.kernel_refused),
+        ("lane-full", losses.lane_full),
     ] {
         page.value(&[("stage", "io"), ("reason", reason)], count);
     }

@@ -30,7 +30,7 @@ pub use tun_queue::TUN_QUEUE_LEN;
 pub use udp::{Datagram, Heading, ReceiveBatch, SendOutcome, Train, UdpError, UdpSocket};
 pub use wait::{Ready, Waiter, Waker};
 pub use wireguard::{
-    DATA_OVERHEAD, DropCounters, DropReason, Filtered, HandshakeFilter, Inbound, Initiation,
+    DATA_OVERHEAD, DropCounters, DropReason, Filtered, HandshakeFilter, Inbound, Initiation, Lane,
     Opened, Outbound, PeerConfig, PeerId, PeerStatus, Received, Sealed, SendLosses, Transmit,
     Tunnel, TunnelEvent, UpsertError, WireguardSecret,
 };

@@ -73,6 +73,17 @@ pub struct Packet<'a> {
     segment: Segment,
 }
 
+impl Packet<'_> {
+    /// Where a packet goes, if it is long enough to say so; nothing else is looked at.
+    pub fn destination_of(packet: &[u8]) -> Option<IpAddr> {
+        match packet.first()? >> 4 {
+            4 => packet.get(16..20)?.first_chunk::<4>().map(|bytes| IpAddr::from(*bytes)),
+            6 => packet.get(24..40)?.first_chunk::<16>().map(|bytes| IpAddr::from(*bytes)),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Packet<'a> {
     /// Reads the headers of the packet at the start of `bytes`; what follows it is padding.
     ///

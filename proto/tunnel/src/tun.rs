@@ -6,6 +6,7 @@ mod mtu;
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::Arc,
 };
 
 use nix::{
@@ -63,9 +64,11 @@ pub enum TunError {
 /// A TUN device that reads and writes without blocking.
 ///
 /// Addresses, routes and the state of the link are its owner's business. The interface vanishes
-/// when this is dropped.
+/// when this and all its clones are dropped. Each packet and run is written as a whole, whoever else
+/// writes.
+#[derive(Clone)]
 pub struct TunDevice {
-    device: tun::Device,
+    device: Arc<tun::Device>,
     name: String,
     index: u32,
     mtu: u16,
@@ -97,6 +100,7 @@ impl TunDevice {
         let index = device.tun_index().map_err(|error| tun_error(name, error))?;
         let index = u32::try_from(index).map_err(|error| io_error(io::Error::other(error)))?;
         let offloads = Offloads { tso: false, uso: false, ..wanted };
+        let device = Arc::new(device);
         let mut tun = Self { device, name: name.to_owned(), index, mtu, offloads };
         let (tso, uso) = features::switch_on(tun.as_fd(), wanted);
         tun.offloads = Offloads { tso, uso, ..wanted };
@@ -281,9 +285,10 @@ mod tests {
             let request = sample::echo("192.0.2.2", "192.0.2.1", true, 77);
             assert!(!tun.write_packet(&request).unwrap(), "the interface is down");
 
-            tun.device.set_address("192.0.2.1".parse().unwrap()).unwrap();
-            tun.device.set_netmask("255.255.255.0".parse().unwrap()).unwrap();
-            tun.device.enabled(true).unwrap();
+            let device = Arc::get_mut(&mut tun.device).unwrap();
+            device.set_address("192.0.2.1".parse().unwrap()).unwrap();
+            device.set_netmask("255.255.255.0".parse().unwrap()).unwrap();
+            device.enabled(true).unwrap();
             assert!(tun.write_packet(&request).unwrap());
             assert!(!tun.write_packet(&[0; 40]).unwrap());
 

@@ -3,6 +3,7 @@
 mod batch;
 mod fragmentation;
 mod open;
+mod reuse_port;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -53,6 +54,25 @@ pub enum UdpError {
     },
 }
 
+impl UdpError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => Self::InUse { address },
+            Some(libc::EPERM | libc::EACCES) => Self::Privileges { address },
+            Some(libc::EADDRNOTAVAIL) => Self::NotLocal { address },
+            _ => Self::Io { address, source },
+        }
+    }
+}
+
+/// Whether a socket has its port for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    /// With others of this process.
+    Lanes,
+}
+
 /// What became of a datagram that was to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SendOutcome {
@@ -85,12 +105,36 @@ impl UdpSocket {
     ///
     /// [`UdpError`] says what is in the way and what to do about it.
     pub fn try_bind(address: SocketAddr, offloads: Offloads) -> Result<Self, UdpError> {
-        open::open(address, offloads).map_err(|source| match source.raw_os_error() {
-            Some(libc::EADDRINUSE) => UdpError::InUse { address },
-            Some(libc::EPERM | libc::EACCES) => UdpError::Privileges { address },
-            Some(libc::EADDRNOTAVAIL) => UdpError::NotLocal { address },
-            _ => UdpError::Io { address, source },
-        })
+        open::open(address, offloads, Sharing::Alone)
+            .map_err(|source| UdpError::new(address, source))
+    }
+
+    /// As [`Self::try_bind`], a socket for each of so many lanes; fewer where the kernel cannot tell
+    /// their datagrams apart.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::try_bind`].
+    pub fn try_bind_lanes(
+        address: SocketAddr,
+        offloads: Offloads,
+        lanes: u8,
+    ) -> Result<Vec<Self>, UdpError> {
+        if lanes <= 1 {
+            return Ok(vec![Self::try_bind(address, offloads)?]);
+        }
+        let mut sockets: Vec<Self> = Vec::new();
+        for _ in 0..lanes {
+            let address = sockets.first().map_or(address, Self::local_address);
+            let socket = open::open(address, offloads, Sharing::Lanes);
+            sockets.push(socket.map_err(|source| UdpError::new(address, source))?);
+        }
+        let steered = sockets.first().map(|first| reuse_port::steer(&first.socket, lanes));
+        if let Some(Err(error)) = steered {
+            warn!(%error, "Kernel does not tell lanes apart, so there is one");
+            sockets.truncate(1);
+        }
+        Ok(sockets)
     }
 
     /// Another handle on the same socket, for another thread.

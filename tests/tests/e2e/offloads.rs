@@ -63,7 +63,7 @@ fn a_transfer_goes_on_when_kernel_and_network_stop_taking_batches() {
 
 #[test]
 fn access_ends_at_once_and_nothing_leaks_with_every_offload_off() {
-    leave_a_group("off-leave", &["--offloads", "none"], |_lab| {});
+    leave_a_group("off-leave", [&["--offloads", "none"]; 2], |_lab| {});
 
     let mut scene = Scene::new("off-secrecy");
     let mut client = start_client_with_all_of_the_site(&scene);
@@ -74,7 +74,7 @@ fn access_ends_at_once_and_nothing_leaks_with_every_offload_off() {
 
 #[test]
 fn access_ends_at_once_and_nothing_leaks_when_offloads_are_lost_in_mid_flight() {
-    leave_a_group("lost-leave", &[], lose_offloads);
+    leave_a_group("lost-leave", [&[], &[]], lose_offloads);
 
     let scene = Scene::new("lost-secrecy");
     let client = start_client_with_all_of_the_site(&scene);

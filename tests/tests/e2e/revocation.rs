@@ -60,15 +60,19 @@ fn revoking_a_device_or_disabling_its_user_cuts_live_flows_within_a_second() {
 
 #[test]
 fn leaving_a_group_cuts_what_the_group_may_reach_and_nothing_else() {
-    leave_a_group("leave-group", &[], |_lab| {});
+    leave_a_group("leave-group", [&[], &[]], |_lab| {});
 }
 
-/// Ends one user's access while it is used. Connector and clients are started with these arguments,
-/// and something may be done to the lab while the flows are there.
-pub(crate) fn leave_a_group(name: &str, arguments: &[&str], in_mid_flight: impl FnOnce(&Lab)) {
+/// Ends one user's access while it is used. The connector is started with the first arguments, the
+/// clients with the others, and something may be done to the lab while the flows are there.
+pub(crate) fn leave_a_group(
+    name: &str,
+    [of_connector, of_clients]: [&[&str]; 2],
+    in_mid_flight: impl FnOnce(&Lab),
+) {
     let mut scene = Scene::new(name);
-    if !arguments.is_empty() {
-        scene.connector.restart_with(arguments);
+    if !of_connector.is_empty() {
+        scene.connector.restart_with(of_connector);
     }
     let control_plane = &scene.control_plane;
     let servers = Servers::start(&scene);
@@ -82,9 +86,9 @@ pub(crate) fn leave_a_group(name: &str, arguments: &[&str], in_mid_flight: impl 
     );
     let (laptop, laptop2) = (&scene.lab.laptop, &scene.lab.laptop2);
     let mut clients = [scene.start_client(laptop, &ada), scene.start_client(laptop2, &bob)];
-    if !arguments.is_empty() {
+    if !of_clients.is_empty() {
         for client in &mut clients {
-            client.restart_with(arguments);
+            client.restart_with(of_clients);
         }
     }
     let traffic = servers.use_access(laptop);

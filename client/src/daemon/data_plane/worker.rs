@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
     sync::mpsc as std_mpsc,
     time::{Duration, Instant},
@@ -320,7 +320,8 @@ impl Worker {
 
     /// Where a frame goes; drops are counted.
     fn way_of(&mut self, frame: &Frame<'_>) -> Way {
-        let Some(destination) = destination(frame.packet()) else {
+        // Fragments and unknown protocols are the connector's to judge.
+        let Some(destination) = Packet::destination_of(frame.packet()) else {
             self.drops.malformed += 1;
             return Way::Nowhere;
         };
@@ -426,39 +427,4 @@ fn note_written(written: io::Result<bool>, drops: &mut Drops) -> anyhow::Result<
         drops.tun_full += 1;
     }
     Ok(())
-}
-
-/// Where a packet goes; fragments and unknown protocols are the connector's to judge.
-fn destination(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => packet.get(16..20)?.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
-        6 => packet.get(24..40)?.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_destination_is_where_the_header_has_it() {
-        let mut packet = [0; 40];
-        packet[0] = 0x45;
-        packet[16..20].copy_from_slice(&[10, 9, 0, 2]);
-        assert_eq!(destination(&packet), Some("10.9.0.2".parse().unwrap()));
-
-        packet[0] = 0x60;
-        packet[39] = 1;
-        packet[24..39].fill(0);
-        assert_eq!(destination(&packet), Some("::1".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_packet_cut_short_goes_nowhere() {
-        assert_eq!(destination(&[]), None);
-        assert_eq!(destination(&[0x45; 19]), None);
-        assert_eq!(destination(&[0x60; 39]), None);
-        assert_eq!(destination(&[0x00; 40]), None);
-    }
 }

@@ -375,3 +375,23 @@ fn sequence_numbers(packet: &[u8]) -> (u32, u32) {
     let number = |at: usize| u32::from_be_bytes(packet[at..at + 4].try_into().unwrap());
     (number(24), number(28))
 }
+
+#[test]
+fn the_destination_is_where_the_header_has_it() {
+    let mut packet = [0; 40];
+    packet[0] = 0x45;
+    packet[16..20].copy_from_slice(&[10, 9, 0, 2]);
+    assert_eq!(Packet::destination_of(&packet), Some("10.9.0.2".parse().unwrap()));
+
+    packet[0] = 0x60;
+    packet[39] = 1;
+    packet[24..39].fill(0);
+    assert_eq!(Packet::destination_of(&packet), Some("::1".parse().unwrap()));
+}
+
+#[test]
+fn a_packet_cut_short_goes_nowhere() {
+    for packet in [&[][..], &[0x45; 19], &[0x60; 39], &[0x00; 40]] {
+        assert_eq!(Packet::destination_of(packet), None);
+    }
+}

@@ -13,15 +13,19 @@ use nix::sys::socket::{
 use quinn_udp::UdpSocketState;
 use tracing::{info, warn};
 
-use super::{UdpSocket, train::MAX_DATAGRAMS};
+use super::{Sharing, UdpSocket, train::MAX_DATAGRAMS};
 use crate::Offloads;
 
 /// About 30 ms of 4 Gbit/s in each direction: what a busy thread may leave lying.
 const RECEIVE_BUFFER_LEN: usize = 16 * 1024 * 1024;
 const SEND_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
-pub(super) fn open(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSocket> {
-    match open_exactly(address, offloads) {
+pub(super) fn open(
+    address: SocketAddr,
+    offloads: Offloads,
+    sharing: Sharing,
+) -> io::Result<UdpSocket> {
+    match open_exactly(address, offloads, sharing) {
         Err(error)
             if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
                 && address.is_ipv6()
@@ -29,13 +33,17 @@ pub(super) fn open(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSoc
         {
             info!(%address, "Host has no IPv6, listening on IPv4 only");
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
-            open_exactly(address, offloads)
+            open_exactly(address, offloads, sharing)
         }
         result => result,
     }
 }
 
-fn open_exactly(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSocket> {
+fn open_exactly(
+    address: SocketAddr,
+    offloads: Offloads,
+    sharing: Sharing,
+) -> io::Result<UdpSocket> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -43,6 +51,9 @@ fn open_exactly(address: SocketAddr, offloads: Offloads) -> io::Result<UdpSocket
     let descriptor = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     if address.is_ipv6() {
         setsockopt(&descriptor, sockopt::Ipv6V6Only, &false)?;
+    }
+    if sharing == Sharing::Lanes {
+        setsockopt(&descriptor, sockopt::ReusePort, &true)?;
     }
     bind(std::os::fd::AsRawFd::as_raw_fd(&descriptor), &SockaddrStorage::from(address))?;
     let socket = StdUdpSocket::from(descriptor);

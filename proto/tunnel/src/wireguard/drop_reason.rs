@@ -1,6 +1,6 @@
 //! Every way in which a datagram or packet can end here.
 
-use std::fmt;
+use std::{fmt, ops::AddAssign};
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident => $code:literal,)*) => {
@@ -101,13 +101,12 @@ impl DropCounters {
             *counter += 1;
         }
     }
+}
 
-    /// These and those together.
-    pub(super) fn plus(&self, others: &Self) -> Self {
-        let mut sum = self.clone();
-        for (counter, other) in sum.0.iter_mut().zip(others.0) {
+impl AddAssign<&Self> for DropCounters {
+    fn add_assign(&mut self, others: &Self) {
+        for (counter, other) in self.0.iter_mut().zip(others.0) {
             *counter += other;
         }
-        sum
     }
 }

@@ -25,6 +25,13 @@ pub struct Initiation {
     pub(super) bytes: [u8; INITIATION_LEN],
 }
 
+impl Initiation {
+    /// Whose it is.
+    pub const fn public_key(&self) -> &WireguardPublicKey {
+        &self.public_key
+    }
+}
+
 impl fmt::Debug for Initiation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Initiation").field("from", &self.from).finish_non_exhaustive()
@@ -46,7 +53,7 @@ pub enum Filtered<'a> {
 /// Takes initiations from anybody, at the cost of a hash for whoever does not know our key and of a
 /// cookie for whoever does not read what is sent to him, and passes those of peers.
 ///
-/// It belongs to one [`Tunnel`](super::Tunnel), but may work in another thread.
+/// It belongs to a [`Tunnel`](super::Tunnel), or to many, and may work in another thread.
 pub struct HandshakeFilter {
     secret: WireguardSecret,
     public_key: PublicKey,

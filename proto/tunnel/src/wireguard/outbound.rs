@@ -1,6 +1,6 @@
 //! Seals packets one behind the other and sends them in trains.
 
-use std::time::Instant;
+use std::{ops::AddAssign, time::Instant};
 
 use super::{PeerId, Sealed, Tunnel};
 use crate::{Ecn, Frame, Heading, SendOutcome, Train, UdpSocket, packet::clamp_segment_size};
@@ -14,6 +14,14 @@ pub struct SendLosses {
     pub too_big: u64,
     /// No route leads there.
     pub unreachable: u64,
+}
+
+impl AddAssign for SendLosses {
+    fn add_assign(&mut self, others: Self) {
+        self.socket_full += others.socket_full;
+        self.too_big += others.too_big;
+        self.unreachable += others.unreachable;
+    }
 }
 
 /// The way to the network: what is sealed for one peer becomes trains.

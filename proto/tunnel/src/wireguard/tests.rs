@@ -170,6 +170,24 @@ fn a_peer_is_answered_once_in_a_while() {
 }
 
 #[test]
+fn the_index_of_a_session_says_its_lane() {
+    let now = Instant::now();
+    let (mut lanes, _filter) = Tunnel::lanes(&secret(2), 1420, 3, now);
+    for seed in 10..40 {
+        let public_key = secret(seed).public_key();
+        let number = Lane::number_of(&public_key, lanes.len());
+        let config = PeerConfig { public_key, endpoint: Some(address(CLIENT)), ..client_config() };
+        let config = PeerConfig { allowed_ips: Vec::new(), ..config };
+        let lane = &mut lanes[number];
+        let peer = lane.upsert(config, now).unwrap();
+        lane.initiate_handshake(peer, now);
+        let initiation = lane.poll_transmit().unwrap().bytes;
+        // Its sender is the receiver of all that comes back.
+        assert_eq!(usize::from(initiation[5]) % 3, number);
+    }
+}
+
+#[test]
 fn a_stranger_gets_no_answer() {
     let mut pair = Pair::new();
     let mut stranger = Tunnel::new(secret(9), 1420, pair.now);
@@ -242,7 +260,9 @@ fn whoever_makes_cookies_does_not_set_a_client_running() {
 #[test]
 fn a_filter_may_work_elsewhere() {
     let mut pair = Pair::new();
-    let mut filter = pair.connector.take_filter().unwrap();
+    let (mut lanes, mut filter) = Tunnel::lanes(&secret(2), 1420, 1, pair.now);
+    pair.connector = lanes.pop().unwrap();
+    pair.client_on_connector = pair.connector.upsert(client_config(), pair.now).unwrap();
     let initiation = pair.initiation();
     let mut into = vec![0; Tunnel::BUFFER_LEN];
     let received = pair.connector.handle_datagram(at(CLIENT), &initiation, &mut into, pair.now);

@@ -18,6 +18,7 @@ use super::{
     DropCounters, DropReason, PeerStatus, Transmit, TunnelEvent, WireguardSecret,
     allowed_ips::AllowedIps,
     handshake_filter::{Filtered, HandshakeFilter, Initiation, Shared},
+    lane::Lane,
     message::{DATA_OVERHEAD, Message},
     outbox::Outbox,
     peer::{Opened, Peer, SealedByPeer, TICK},
@@ -93,7 +94,7 @@ pub enum Received<'a> {
     },
     /// A handshake message or a keepalive.
     Consumed,
-    /// An initiation for the filter, which works elsewhere: see [`Tunnel::take_filter`].
+    /// An initiation for the filter, which works elsewhere: see [`Tunnel::lanes`].
     Initiation,
     /// Nothing; the drop is already counted.
     Dropped {
@@ -129,6 +130,7 @@ pub enum Sealed<'a> {
 ///   then [`poll_event`](Self::poll_event), then sleep until
 ///   [`poll_timeout`](Self::poll_timeout).
 pub struct Tunnel {
+    lane: Lane,
     secret: WireguardSecret,
     public_key: WireguardPublicKey,
     /// By the upper 24 bits of their session indexes.
@@ -165,10 +167,39 @@ impl Tunnel {
 
     /// A tunnel without peers, behind an interface with this MTU.
     pub fn new(secret: WireguardSecret, mtu: u16, now: Instant) -> Self {
-        let x25519_public = PublicKey::from(secret.as_x25519());
         let shared = Arc::<Shared>::default();
+        let filter = HandshakeFilter::new(secret.clone(), Arc::clone(&shared), now);
+        Self::with(secret, mtu, Lane::ALONE, shared, Some(filter), now)
+    }
+
+    /// A tunnel for each of so many lanes, and the filter for all of them, which is to work in a
+    /// thread of its own: an initiation comes back from [`Self::handle_datagram`] as
+    /// [`Received::Initiation`], and what passes the filter is for [`Self::handle_initiation`] of
+    /// its peer's lane.
+    pub fn lanes(
+        secret: &WireguardSecret,
+        mtu: u16,
+        count: u8,
+        now: Instant,
+    ) -> (Vec<Self>, HandshakeFilter) {
+        let shared = Arc::<Shared>::default();
+        let filter = HandshakeFilter::new(secret.clone(), Arc::clone(&shared), now);
+        let lane = |lane| Self::with(secret.clone(), mtu, lane, Arc::clone(&shared), None, now);
+        (Lane::all(count).map(lane).collect(), filter)
+    }
+
+    fn with(
+        secret: WireguardSecret,
+        mtu: u16,
+        lane: Lane,
+        shared: Arc<Shared>,
+        filter: Option<HandshakeFilter>,
+        now: Instant,
+    ) -> Self {
+        let x25519_public = PublicKey::from(secret.as_x25519());
         Self {
-            filter: Some(HandshakeFilter::new(secret.clone(), Arc::clone(&shared), now)),
+            lane,
+            filter,
             shared_with_filter: shared,
             public_key: secret.public_key(),
             secret,
@@ -304,15 +335,6 @@ impl Tunnel {
         }
     }
 
-    /// Takes the filter away, to work in a thread of its own.
-    ///
-    /// From then on an initiation comes back from [`Self::handle_datagram`] as
-    /// [`Received::Initiation`], and what passes the filter is for [`Self::handle_initiation`].
-    /// None: it was taken before.
-    pub const fn take_filter(&mut self) -> Option<HandshakeFilter> {
-        self.filter.take()
-    }
-
     /// Answers an initiation that has passed the filter, which takes three Diffie-Hellman exchanges
     /// unless it is an old recording.
     pub fn handle_initiation(
@@ -421,9 +443,13 @@ impl Tunnel {
         self.out.count(reason);
     }
 
-    /// How much was dropped, by reason.
+    /// How much was dropped, by reason; what the filter dropped is told by the first lane.
     pub fn drops(&self) -> DropCounters {
-        self.out.drops().plus(&self.shared_with_filter.drops())
+        let mut drops = self.out.drops().clone();
+        if self.lane.number() == 0 {
+            drops += &*self.shared_with_filter.drops();
+        }
+        drops
     }
 
     fn peer(&self, id: PeerId) -> Option<&Peer> {
@@ -438,13 +464,13 @@ impl Tunnel {
     }
 
     fn add(&mut self, public_key: WireguardPublicKey, now: Instant) -> Result<u32, UpsertError> {
-        if self.peers.len() >= Self::MAX_PEERS {
+        if self.peers.len() >= self.lane.share_of(Self::MAX_PEERS) {
             return Err(UpsertError::TooManyPeers);
         }
         // Drawn at random, so that an index does not tell how many peers there are.
         let index = loop {
             let index = getrandom::u32()? >> 8;
-            if !self.peers.contains_key(&index) {
+            if self.lane.owns(index) && !self.peers.contains_key(&index) {
                 break index;
             }
         };
