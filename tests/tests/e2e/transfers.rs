@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use adit_tests::{
-    Client, Lab, Scene,
+    Client, Host, Lab, Scene,
     lab::{SVC_V4, SVC_V6},
 };
 
@@ -72,6 +72,36 @@ pub(crate) fn assert_secrecy(scene: &Scene, client: &Client) {
     assert!(underlay.packets > 40, "{underlay:?}");
     // For each family a request, a page and five datagrams with their answers; and two pings.
     assert_eq!(site.matches, 2 * (2 + 10) + 4, "{site:?}");
+}
+
+#[test]
+fn congestion_on_the_way_is_told_to_the_sender_without_a_loss() {
+    const BYTES: u64 = 16 << 20;
+    let scene = Scene::new("congestion");
+    let lab = &scene.lab;
+    for host in [&lab.laptop, &lab.svc] {
+        host.sysctl("net.ipv4.tcp_ecn", "1");
+    }
+    // A router that marks instead of dropping (RFC 3168 §5).
+    lab.inet.sh("nft 'add table ip congestion
+         add chain ip congestion forward { type filter hook forward priority 0; }
+         add rule ip congestion forward udp length > 200 ip ecn != not-ect ip ecn set ce'");
+    let client = start_client_with_all_of_the_site(&scene);
+    let server = lab.svc.transfer_server(SVC_V4);
+    client.wait_until_reached(lab.svc.tcp_echo(SVC_V4).address);
+    // What the sender of TCP has heard of, on either side.
+    let marked = |host: &Host| -> u64 {
+        let counted = host.sh("nstat -asz TcpExtTCPDeliveredCE | tail -n 1");
+        counted.split_whitespace().nth(1).and_then(|count| count.parse().ok()).unwrap_or_default()
+    };
+    assert_eq!([marked(&lab.laptop), marked(&lab.svc)], [0, 0]);
+
+    let transfer = lab.laptop.upload(server.address, BYTES);
+    assert_eq!(transfer.sha256, transfer.expected, "{transfer:?}");
+    assert!(marked(&lab.laptop) > 0, "the upload heard of no congestion");
+    let transfer = lab.laptop.download(server.address, BYTES);
+    assert_eq!(transfer.sha256, transfer.expected, "{transfer:?}");
+    assert!(marked(&lab.svc) > 0, "the download heard of no congestion");
 }
 
 #[test]

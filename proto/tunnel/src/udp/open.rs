@@ -81,6 +81,9 @@ fn open_exactly(
 /// Sets the options of a socket that `quinn-udp` works with.
 pub(super) fn state_of(socket: &StdUdpSocket, gro: bool) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(socket.into())?;
+    // The kernel would put the time into a buffer that then has no room for the marks of
+    // congestion, and read the clock for every packet of this host.
+    setsockopt(socket, sockopt::ReceiveTimestampns, &false)?;
     if !gro {
         // A kernel without it has it off.
         let _ = setsockopt(socket, sockopt::UdpGroSegment, &false);
