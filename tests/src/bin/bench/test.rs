@@ -143,7 +143,7 @@ impl Test {
             Kind::Tcp(_) => duration + Duration::from_millis(500),
             Kind::Udp(_) => Udp::estimate(duration),
             Kind::RoundTrip(RoundTrip { load: None }) => duration + Duration::from_millis(500),
-            Kind::RoundTrip(RoundTrip { load: Some(_) }) => duration + Duration::from_secs(3),
+            Kind::RoundTrip(RoundTrip { load: Some(_) }) => duration + Duration::from_secs(5),
             Kind::Crowd(crowd) => crowd.estimate(duration),
         }
     }

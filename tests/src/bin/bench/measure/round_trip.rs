@@ -22,11 +22,14 @@ impl RoundTrip {
     pub(crate) fn measure(&self, pair: &Pair, tunnel: &Tunnel, duration: Duration) -> Reading {
         /// Until TCP has found its rate.
         const WARM_UP: Duration = Duration::from_secs(1);
+        /// How much longer the load lasts: the last answers may take a second, and programs theirs
+        /// to start.
+        const COOL_DOWN: Duration = Duration::from_secs(3);
 
         let counter = Counter::start_at(&pair.server, tunnel.server);
         let load = self.load.as_ref().map(|load| {
             let server = load.start_server(pair, tunnel);
-            let client = load.start_client(pair, tunnel, duration + 2 * WARM_UP);
+            let client = load.start_client(pair, tunnel, WARM_UP + duration + COOL_DOWN);
             std::thread::sleep(WARM_UP);
             (client, server)
         });
