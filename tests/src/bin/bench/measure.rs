@@ -1,4 +1,5 @@
 mod crowd;
+mod iperf3;
 mod processor_time;
 mod round_trip;
 mod tcp;

@@ -91,7 +91,7 @@ impl<'a> Standing<'a> {
         attempt(self.contender, || {
             let reading = test.measure(self.contender, &self.pair, &self.tunnel, duration);
             let (name, test_name) = (self.contender.name(), test.name());
-            eprintln!("  {test_name:<12} {name:<14} {}", test.describe(&reading));
+            eprintln!("  {test_name:<14} {name:<14} {}", test.describe(&reading));
             report.add(self.contender, test, reading);
             self
         })

@@ -48,9 +48,10 @@ const TCP_TESTS: [(&str, u8, Direction); 4] = [
     ("rev8", 8, Direction::ToLaptop),
 ];
 
-const UDP_TESTS: [(&str, u32, Sender); 4] = [
+const UDP_TESTS: [(&str, u32, Sender); 5] = [
     ("udp1350", 1350, Sender::Single),
     ("udp1350-gso", 1350, Sender::Trains),
+    ("udp1350-iperf3", 1350, Sender::Iperf3),
     ("udp64", 64, Sender::Single),
     ("udp64-gso", 64, Sender::Trains),
 ];
@@ -141,7 +142,7 @@ impl Test {
     pub(crate) fn estimate(&self, duration: Duration) -> Duration {
         match &self.kind {
             Kind::Tcp(_) => duration + Duration::from_millis(500),
-            Kind::Udp(_) => Udp::estimate(duration),
+            Kind::Udp(udp) => udp.estimate(duration),
             Kind::RoundTrip(RoundTrip { load: None }) => duration + Duration::from_millis(500),
             Kind::RoundTrip(RoundTrip { load: Some(_) }) => duration + Duration::from_secs(5),
             Kind::Crowd(crowd) => crowd.estimate(duration),

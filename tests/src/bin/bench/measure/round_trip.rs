@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Tcp, udp::Counter};
+use super::{Tcp, iperf3, udp::Counter};
 use crate::{
     contender::Tunnel,
     pair::{Pair, READY},
@@ -28,7 +28,7 @@ impl RoundTrip {
 
         let counter = Counter::start_at(&pair.server, tunnel.server);
         let load = self.load.as_ref().map(|load| {
-            let server = load.start_server(pair, tunnel);
+            let server = iperf3::start_server(pair, tunnel);
             let client = load.start_client(pair, tunnel, WARM_UP + duration + COOL_DOWN);
             std::thread::sleep(WARM_UP);
             (client, server)

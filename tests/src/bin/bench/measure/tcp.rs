@@ -2,6 +2,7 @@ use std::{fmt, time::Duration};
 
 use adit_tests::Process;
 
+use super::iperf3;
 use crate::{
     contender::Tunnel,
     pair::{Pair, READY},
@@ -26,7 +27,7 @@ pub(crate) enum Direction {
 impl Tcp {
     #[track_caller]
     pub(crate) fn measure(&self, pair: &Pair, tunnel: &Tunnel, duration: Duration) -> Reading {
-        let server = self.start_server(pair, tunnel);
+        let server = iperf3::start_server(pair, tunnel);
         let before = tunnel.processor_time();
         let client = self.start_client(pair, tunnel, duration);
         let output = client.wait(duration + READY);
@@ -43,23 +44,9 @@ impl Tcp {
             .with_some("cpu_s_per_gbit", spent.map(|spent| spent.as_secs_f64() / gbit))
     }
 
-    /// Starts a server for one client.
     #[track_caller]
-    pub(crate) fn start_server(&self, pair: &Pair, tunnel: &Tunnel) -> Process {
-        let address = tunnel.server.to_string();
-        let server = pair.server.command("iperf3").args(["--server", "--one-off", "--forceflush"]);
-        let server = server.args(["--bind", &address]).spawn();
-        server.wait_for_line("Server listening", READY);
-
-        server
-    }
-
-    #[track_caller]
-    pub(crate) fn start_client(&self, pair: &Pair, tunnel: &Tunnel, duration: Duration) -> Process {
-        let client = pair.laptop.command("iperf3").args(["--client", &tunnel.server.to_string()]);
-        let client = client
-            .args(["--json", "--connect-timeout", "5000"])
-            .args(["--time", &duration.as_secs().to_string()])
+    pub(super) fn start_client(&self, pair: &Pair, tunnel: &Tunnel, duration: Duration) -> Process {
+        let client = iperf3::client(pair, tunnel, duration)
             .args(["--parallel", &self.streams.to_string()])
             .args(["--congestion", &self.congestion_control]);
         let client = match self.direction {
