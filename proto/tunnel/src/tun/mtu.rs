@@ -42,20 +42,19 @@ async fn longest_link_mtu() -> Result<u32, rtnetlink::Error> {
 
 /// Whether datagrams may leave by a link: it is up, and neither the loopback nor a tunnel.
 fn leads_somewhere(link: &LinkMessage) -> bool {
-    let is_tunnel = link.attributes.iter().any(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos
-            .iter()
-            .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Tun | InfoKind::Wireguard))),
-        _ => false,
+    let is_kind_of_tunnel =
+        |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Tun | InfoKind::Wireguard));
+    let is_tunnel = link.attributes.iter().any(|attribute| {
+        matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_kind_of_tunnel))
     });
     let flags = link.header.flags;
     flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback) && !is_tunnel
 }
 
 fn mtu_of(link: &LinkMessage) -> Option<u32> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
+    link.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::Mtu(mtu) = attribute else { return None };
+        Some(*mtu)
     })
 }
 

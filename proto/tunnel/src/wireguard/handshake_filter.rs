@@ -40,6 +40,7 @@ impl fmt::Debug for Initiation {
 
 /// What came of an initiation.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, a queue holds the largest")]
 pub enum Filtered<'a> {
     /// To be handed to [`Tunnel::handle_initiation`](super::Tunnel::handle_initiation).
     Passed(Initiation),

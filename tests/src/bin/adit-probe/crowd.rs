@@ -155,7 +155,10 @@ impl Crowd {
                 }
                 // A cookie, with which one tries again at once.
                 TunnResult::Done if !member.connected => member.initiated = None,
-                _ => {}
+                TunnResult::Done
+                | TunnResult::Err(_)
+                | TunnResult::WriteToTunnelV4(..)
+                | TunnResult::WriteToTunnelV6(..) => {}
             }
         }
     }

@@ -111,8 +111,10 @@ impl Source {
 
 fn initiation(tunnel: &mut Tunn) -> anyhow::Result<Vec<u8>> {
     let mut buffer = [0; 256];
-    match tunnel.format_handshake_initiation(&mut buffer, true) {
-        TunnResult::WriteToNetwork(message) => Ok(message.to_vec()),
-        other => anyhow::bail!("no initiation: {other:?}"),
-    }
+    let formatted = tunnel.format_handshake_initiation(&mut buffer, true);
+    let TunnResult::WriteToNetwork(message) = formatted else {
+        anyhow::bail!("no initiation: {formatted:?}")
+    };
+
+    Ok(message.to_vec())
 }
