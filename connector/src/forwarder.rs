@@ -55,7 +55,7 @@ pub enum Service {
     /// It goes to this device.
     Send(PeerId),
     /// It ends here, but may be of a connection that a restart made us forget: see
-    /// [`Forwarder::probe`].
+    /// `Forwarder::probe`.
     Orphan,
     /// It ends here.
     Drop,
@@ -123,8 +123,8 @@ impl AddAssign<&Self> for ForwarderCounters {
 /// All flows of all devices.
 ///
 /// - `handle_*`, `upsert_device` and `remove_device` put something in;
-/// - after any of them, [`poll_notice`](Self::poll_notice) and [`poll_record`](Self::poll_record)
-///   until both are empty, then sleep until [`poll_timeout`](Self::poll_timeout).
+/// - after any of them, `poll_notice` and [`poll_record`](Self::poll_record) until both are empty,
+///   then sleep until [`poll_timeout`](Self::poll_timeout).
 ///
 /// A packet of a flow that is in the table and up to date takes the fast path, which allocates
 /// nothing and asks nobody; everything else is in `slow_path`.
