@@ -424,10 +424,10 @@ fn addresses_of(scene: &Scene, user: &str) -> Vec<IpAddr> {
 #[test]
 fn a_flood_of_handshakes_leaves_live_flows_and_new_clients_alone() {
     // As much as was promised needs a machine without other tests; each night has it.
-    let [rate, flood_rate] = if env::var_os("ADIT_NIGHTLY").is_some() {
-        ["60000", "100000"]
+    let ([rate, flood_rate], patience) = if env::var_os("ADIT_NIGHTLY").is_some() {
+        (["60000", "100000"], 2 * SECOND)
     } else {
-        ["10000", "20000"]
+        (["10000", "20000"], 5 * SECOND)
     };
     let scene = Scene::new("flood");
     let plane = &scene.control_plane;
@@ -450,13 +450,11 @@ fn a_flood_of_handshakes_leaves_live_flows_and_new_clients_alone() {
         assert!(down.success(), "{down:#?}");
         let flood = inet.probe("handshake-flood").args([scene.connector.listen(), "--key", &key]);
         let flood = flood.args(["--from", "198.18.10.1,198.18.10.101,198.18.10.102"]);
-        let flood = flood.args(["--rate", flood_rate, "--for-ms", "4000"]);
+        let flood = flood.args(["--rate", flood_rate, "--for-ms", "60000"]);
         let flood = if with_cookies { flood.arg("--with-cookies") } else { flood };
         let flood = flood.spawn();
-        let asked =
-            r#"adit_connector_packets_dropped_total{stage="wireguard",reason="under-load"}"#;
-        wait_until("the connector asks for cookies", 4 * SECOND, || {
-            (scene.connector.metric(asked) > 0).then_some(())
+        flood.wait_for_events("cookies are sent", 10 * SECOND, |events| {
+            events.iter().any(|event| event["cookies"].as_u64() > Some(0)).then_some(())
         });
         let load = ada_client.host().probe("udp-load").arg(counter.address.to_string());
         let load = load.args(["--rate", rate, "--length", "1000", "--for-ms", "2000"]);
@@ -464,16 +462,16 @@ fn a_flood_of_handshakes_leaves_live_flows_and_new_clients_alone() {
 
         // Bob comes while the flood goes on.
         bob_client.up();
-        bob_client.wait_until_reached_within(echo.address, 2 * SECOND);
+        bob_client.wait_until_reached_within(echo.address, patience);
         let sent = load.wait_for_event("sent", 10 * SECOND);
         assert!(flood.is_running(), "the flood was over before: {}", flood.output());
-        let flooded = flood.wait_for_event("flooded", 10 * SECOND);
+        let flooded = flood.events().pop();
+        flood.kill();
         report(&json!({
             "id": "S27", "with_cookies": with_cookies, "flow": sent, "flood": flooded,
         }));
         let count = |name: &str| sent[name].as_u64().expect("a count");
         let (offered, received) = (count("sent") - count("refused"), count("received"));
         assert!(received * 100 >= offered * 95, "{received} of {offered} arrived");
-        assert!(flooded["cookies"].as_u64() > Some(0), "{flooded}");
     }
 }

@@ -18,6 +18,9 @@ use crate::{crowd::decode_key, event, load::Pace};
 /// Initiations are sent so many at a time, and many times: making one takes longer than sending it.
 const AT_ONCE: u64 = 16;
 
+/// How often it is told how much was sent so far.
+const EVENT_INTERVAL: Duration = Duration::from_millis(200);
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The connector.
@@ -31,7 +34,7 @@ pub(crate) struct Args {
     /// Initiations a second.
     #[arg(long)]
     rate: u64,
-    /// How long to send.
+    /// How long to send at most; it may be killed before.
     #[arg(long)]
     for_ms: u64,
     /// Do what a cookie asks for.
@@ -47,6 +50,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut sources: Vec<Source> = sources.collect::<anyhow::Result<_>>()?;
 
     let (mut sent, mut cookies) = (0, 0);
+    let mut told = Duration::ZERO;
     let mut pace = Pace::start(args.rate, AT_ONCE);
     while pace.elapsed() < Duration::from_millis(args.for_ms) {
         for source in &mut sources {
@@ -57,11 +61,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             }
             cookies += source.read(args.with_cookies)?;
         }
+        let elapsed = pace.elapsed();
+        if elapsed >= told + EVENT_INTERVAL {
+            told = elapsed;
+            let seconds = elapsed.as_secs_f64();
+            event::print(
+                "flooding",
+                json!({ "sent": sent, "cookies": cookies, "seconds": seconds }),
+            );
+        }
     }
-    event::print(
-        "flooded",
-        json!({ "sent": sent, "cookies": cookies, "seconds": pace.elapsed().as_secs_f64() }),
-    );
 
     Ok(())
 }
