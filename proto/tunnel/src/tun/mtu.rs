@@ -17,7 +17,8 @@ pub async fn tun_mtu() -> u16 {
     match longest_link_mtu().await {
         Ok(longest) => mtu_within(longest),
         Err(error) => {
-            tracing::warn!(%error, "Failed to list the links, so jumbo frames are not used");
+            let error = format!("{error:#}");
+            tracing::warn!(error, "Failed to list the links, so jumbo frames are not used");
             USUAL_MTU
         }
     }
@@ -31,9 +32,8 @@ fn mtu_within(link_mtu: u32) -> u16 {
     u16::try_from(fits).unwrap_or(USUAL_MTU).max(USUAL_MTU)
 }
 
-async fn longest_link_mtu() -> Result<u32, rtnetlink::Error> {
-    let (connection, handle, _messages) =
-        rtnetlink::new_connection().map_err(|_error| rtnetlink::Error::RequestFailed)?;
+async fn longest_link_mtu() -> anyhow::Result<u32> {
+    let (connection, handle, _messages) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let links = handle.link().get().execute().try_collect::<Vec<_>>().await;
     connection.abort();
