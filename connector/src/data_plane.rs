@@ -210,11 +210,11 @@ impl Carrier {
             if ready.udp {
                 self.receive_datagrams(&mut batch, now)?;
             }
-            frames_left = match &self.frames {
-                Some(_queue) => self.take_frames(now),
-                None if ready.tun => self.read_frames(&mut buffer, now)?,
-                None => Rest::Nothing,
-            };
+            // The waiter knows of the interface only where no queue stands for it.
+            if ready.tun {
+                self.read_frames(&mut buffer, now)?;
+            }
+            frames_left = self.take_frames(now);
         }
     }
 
@@ -245,7 +245,10 @@ impl Carrier {
                     // A session that is gone no longer waits for the answer.
                     let _ = done.send(self.upsert(device, now));
                 }
-                Command::Remove { device_id, reason } => self.remove(device_id, reason, now),
+                Command::Remove { device_id, reason, done } => {
+                    self.remove(device_id, reason, now);
+                    let _ = done.send(());
+                }
                 Command::Enforce { standing, replaced } => {
                     // Who asked is gone only while the process ends.
                     let _ = replaced.send(self.forwarder.handle_standing(standing, now));
@@ -271,6 +274,9 @@ impl Carrier {
             && self.peers.devices.get(&peer) != Some(&device_id)
         {
             return Err(AdmitError::KeyTaken);
+        }
+        if self.owners.has_other(&device.addresses, self.number) {
+            return Err(AdmitError::AddressTaken);
         }
         let peer = self.tunnel.upsert(
             PeerConfig {
@@ -363,7 +369,7 @@ impl Carrier {
         if left == 0 { Rest::Something } else { Rest::Nothing }
     }
 
-    fn read_frames(&mut self, buffer: &mut [u8], now: Now) -> io::Result<Rest> {
+    fn read_frames(&mut self, buffer: &mut [u8], now: Now) -> io::Result<()> {
         let mut bytes = 0;
         for _ in 0..TUN_FRAMES {
             if bytes >= TUN_BYTES {
@@ -374,8 +380,7 @@ impl Carrier {
             self.handle_frame(frame, now);
         }
         self.flush(now);
-        // If there is more, the interface says so.
-        Ok(Rest::Nothing)
+        Ok(())
     }
 
     /// Does for the queue what [`Self::read_frames`] does for the interface.

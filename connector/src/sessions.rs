@@ -234,7 +234,9 @@ impl Registry {
         match self.data_plane.upsert(device).await {
             Ok(()) => Ok(()),
             Err(AdmitError::Stopped(stopped)) => Err(stopped),
-            Err(error @ (AdmitError::KeyTaken | AdmitError::Upsert(_))) => {
+            Err(
+                error @ (AdmitError::KeyTaken | AdmitError::AddressTaken | AdmitError::Upsert(_)),
+            ) => {
                 let error: &dyn std::error::Error = &error;
                 warn!(error, %device_id, "Failed to admit a device");
                 self.admission.handle_upsert_failed(device_id);

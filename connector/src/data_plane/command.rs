@@ -23,6 +23,8 @@ pub(crate) struct DeviceOnConnector {
 pub(crate) enum AdmitError {
     #[error("the wireguard key belongs to another device")]
     KeyTaken,
+    #[error("an address belongs to another device")]
+    AddressTaken,
     #[error("wireguard refuses the peer")]
     Upsert(#[from] UpsertError),
     #[error(transparent)]
@@ -43,6 +45,7 @@ pub(crate) enum Command {
     Remove {
         device_id: DeviceId,
         reason: Reason,
+        done: oneshot::Sender<()>,
     },
     /// What was enforced before goes back: freeing ten thousand policies takes long.
     Enforce {
@@ -98,25 +101,19 @@ impl DataPlane {
     pub(crate) async fn upsert(&self, device: DeviceOnConnector) -> Result<(), AdmitError> {
         let own = Lane::number_of(&device.public_key, self.lanes.len());
         let device_id = device.subject.device_id;
-        for (number, lane) in self.lanes.iter().enumerate() {
-            if number != own {
-                // Where it was if it has had another key.
-                let reason = Reason::CredentialInvalid;
-                lane.command(Command::Remove { device_id, reason }).await?;
-            }
-        }
+        // Where it was if it has had another key.
+        let others = self.lanes.iter().enumerate().filter(|(number, _lane)| *number != own);
+        let others = others.map(|(_number, lane)| lane);
+        remove_from(others, device_id, Reason::CredentialInvalid).await?;
         let lane = self.lanes.get(own).ok_or(Stopped)?;
         let (done, answer) = oneshot::channel();
         lane.command(Command::Upsert { device, done }).await?;
         answer.await.map_err(|_error| Stopped)?
     }
 
-    /// Removes a device and cuts its flows.
+    /// Removes a device and cuts its flows; returns when no data of it passes.
     pub(crate) async fn remove(&self, device_id: DeviceId, reason: Reason) -> Result<(), Stopped> {
-        for lane in &self.lanes {
-            lane.command(Command::Remove { device_id, reason }).await?;
-        }
-        Ok(())
+        remove_from(self.lanes.iter(), device_id, reason).await
     }
 
     /// The connector's own addresses have changed.
@@ -137,4 +134,21 @@ impl DataPlane {
             distributor.wake();
         }
     }
+}
+
+async fn remove_from(
+    lanes: impl Iterator<Item = &LaneHandle>,
+    device_id: DeviceId,
+    reason: Reason,
+) -> Result<(), Stopped> {
+    let mut answers = Vec::new();
+    for lane in lanes {
+        let (done, answer) = oneshot::channel();
+        lane.command(Command::Remove { device_id, reason, done }).await?;
+        answers.push(answer);
+    }
+    for answer in answers {
+        answer.await.map_err(|_error| Stopped)?;
+    }
+    Ok(())
 }

@@ -28,6 +28,12 @@ impl Owners {
         owners.extend(addresses.iter().map(|address| (*address, lane)));
     }
 
+    /// Whether another lane has one of these.
+    pub(super) fn has_other(&self, addresses: &[IpAddr], lane: usize) -> bool {
+        let owners = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        addresses.iter().any(|address| owners.get(address).is_some_and(|owner| *owner != lane))
+    }
+
     pub(super) fn remove(&self, addresses: &[IpAddr], lane: usize) {
         let mut owners = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for address in addresses {
@@ -179,11 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_moves_belongs_to_its_last_lane() {
+    fn an_address_belongs_to_one_lane() {
         let owners = Owners::default();
         let address: IpAddr = "100.80.0.1".parse().unwrap();
-        owners.insert(&[address], 0);
         owners.insert(&[address], 1);
+        assert!(owners.has_other(&[address], 0));
+        assert!(!owners.has_other(&[address], 1));
         owners.remove(&[address], 0);
         assert_eq!(owners.lane_of(address), Some(1));
         owners.remove(&[address], 1);
