@@ -35,6 +35,7 @@ mod signed;
 mod timestamp;
 
 pub mod api;
+pub mod http3;
 
 pub use assertion::{Assertion, AssertionError, AssertionSubject, sha256_base64url};
 pub use bundle::{Bundle, BundleError, Revocation, RevokedSubject, WireguardDevice};
