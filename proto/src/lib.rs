@@ -36,6 +36,7 @@ mod timestamp;
 
 pub mod api;
 pub mod http3;
+pub mod masque;
 
 pub use assertion::{Assertion, AssertionError, AssertionSubject, sha256_base64url};
 pub use bundle::{Bundle, BundleError, Revocation, RevokedSubject, WireguardDevice};

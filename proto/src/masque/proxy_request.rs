@@ -1,0 +1,239 @@
+//! Which request asks for what.
+
+use ipnet::IpNet;
+
+use crate::{
+    http3::{Field, RequestHead},
+    masque::{host, percent},
+};
+
+const CONNECT: &str = "CONNECT";
+const CONNECT_IP: &str = "connect-ip";
+const CONNECT_UDP: &str = "connect-udp";
+const IP_PATH: &str = "/.well-known/masque/ip/";
+const UDP_PATH: &str = "/.well-known/masque/udp/";
+const CAPSULE_PROTOCOL: &str = "capsule-protocol";
+const ANY: &str = "*";
+
+/// What a request to a connector asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyRequest {
+    /// To carry IP packets (RFC 9484 §4.6), at
+    /// `/.well-known/masque/ip/{target}/{ipproto}/`.
+    ConnectIp {
+        /// Where to.
+        target: IpTarget,
+        /// The protocol of IP; none for all.
+        protocol: Option<u8>,
+    },
+    /// To carry payloads of UDP (RFC 9298 §3), at
+    /// `/.well-known/masque/udp/{target_host}/{target_port}/`.
+    ConnectUdp {
+        /// A name, or an address without brackets.
+        host: String,
+        /// The port; never 0.
+        port: u16,
+    },
+    /// To carry a stream of TCP (RFC 9114 §4.4).
+    ConnectTcp {
+        /// A name, or an address without brackets.
+        host: String,
+        /// The port; never 0.
+        port: u16,
+    },
+}
+
+/// Where IP packets are to be carried (RFC 9484 §4.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IpTarget {
+    /// Wherever the client is let.
+    Any,
+    /// To these addresses. The bits that the prefix does not cover are zero.
+    Prefix(IpNet),
+    /// To the addresses of this name.
+    Name(String),
+}
+
+/// Why a request asks for nothing that a connector could carry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyRequestError {
+    /// The method is not CONNECT.
+    #[error("method is not CONNECT")]
+    Method,
+    /// What is to be spoken on the stream is neither `connect-ip` nor `connect-udp` (RFC 9220 §3).
+    #[error("protocol of the request is not known")]
+    Protocol,
+    /// The path is not that of the protocol.
+    #[error("path is not that of the protocol")]
+    Path,
+    /// The target is neither an address nor a name (RFC 9484 §4.6, RFC 9298 §2).
+    #[error("target is malformed")]
+    Target,
+    /// The port is not from 1 to 65535 (RFC 9298 §2).
+    #[error("port is malformed")]
+    Port,
+    /// The protocol of IP is neither `*` nor from 0 to 255 (RFC 9484 §4.6).
+    #[error("protocol of IP is malformed")]
+    IpProtocol,
+    /// The authority of a classic CONNECT is not a host and a port (RFC 9114 §4.4).
+    #[error("authority is not a host and a port")]
+    Authority,
+    /// `capsule-protocol` is there but not true (RFC 9297 §3.4).
+    #[error("capsule protocol is declined")]
+    CapsuleProtocol,
+}
+
+impl ProxyRequest {
+    /// Reads what a request asks for.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProxyRequestError`].
+    pub fn try_from_head(head: &RequestHead) -> Result<Self, ProxyRequestError> {
+        if head.method != CONNECT {
+            return Err(ProxyRequestError::Method);
+        }
+        let path = head.path.as_deref().unwrap_or_default();
+        match head.protocol.as_deref() {
+            Some(CONNECT_IP) => {
+                let (target, protocol) = segments(path, IP_PATH)?;
+                check_capsule_protocol(head)?;
+                Ok(Self::ConnectIp {
+                    target: IpTarget::try_from_segment(target)?,
+                    protocol: ip_protocol(protocol)?,
+                })
+            }
+            Some(CONNECT_UDP) => {
+                let (host, port) = segments(path, UDP_PATH)?;
+                check_capsule_protocol(head)?;
+                let host = percent::decode(host)
+                    .filter(|host| host::is_host(host))
+                    .ok_or(ProxyRequestError::Target)?;
+                let port = percent::decode(port)
+                    .and_then(|port| host::port(&port))
+                    .ok_or(ProxyRequestError::Port)?;
+                Ok(Self::ConnectUdp { host, port })
+            }
+            Some(_) => Err(ProxyRequestError::Protocol),
+            None => {
+                let authority = head.authority.as_deref().unwrap_or_default();
+                let (host, port) =
+                    host::split_authority(authority).ok_or(ProxyRequestError::Authority)?;
+                Ok(Self::ConnectTcp { host: host.to_owned(), port })
+            }
+        }
+    }
+
+    /// The head of the request that asks for this, at a connector of this authority. A classic
+    /// CONNECT has the authority of its target instead.
+    pub fn head(&self, authority: &str) -> RequestHead {
+        let extended = |protocol: &str, path| RequestHead {
+            method: CONNECT.to_owned(),
+            protocol: Some(protocol.to_owned()),
+            scheme: Some("https".to_owned()),
+            authority: Some(authority.to_owned()),
+            path: Some(path),
+            headers: vec![Field::new(CAPSULE_PROTOCOL, "?1")],
+        };
+        match self {
+            Self::ConnectIp { target, protocol } => {
+                let protocol = protocol.map_or(ANY.to_owned(), |protocol| protocol.to_string());
+                extended(CONNECT_IP, format!("{IP_PATH}{}/{protocol}/", target.to_segment()))
+            }
+            Self::ConnectUdp { host, port } => {
+                let host = percent::encode(host);
+                extended(CONNECT_UDP, format!("{UDP_PATH}{host}/{port}/"))
+            }
+            Self::ConnectTcp { host, port } => RequestHead {
+                method: CONNECT.to_owned(),
+                protocol: None,
+                scheme: None,
+                authority: Some(host::join_authority(host, *port)),
+                path: None,
+                headers: Vec::new(),
+            },
+        }
+    }
+}
+
+impl IpTarget {
+    fn try_from_segment(segment: &str) -> Result<Self, ProxyRequestError> {
+        let text = percent::decode(segment).ok_or(ProxyRequestError::Target)?;
+        if text == ANY {
+            return Ok(Self::Any);
+        }
+        if let Ok(address) = text.parse::<std::net::IpAddr>() {
+            return Ok(Self::Prefix(address.into()));
+        }
+        match text.parse::<IpNet>() {
+            Ok(prefix) if prefix.network() == prefix.addr() => Ok(Self::Prefix(prefix)),
+            Err(_) if host::is_name(&text) => Ok(Self::Name(text)),
+            Ok(_) | Err(_) => Err(ProxyRequestError::Target),
+        }
+    }
+
+    fn to_segment(&self) -> String {
+        match self {
+            Self::Any => ANY.to_owned(),
+            Self::Prefix(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => {
+                percent::encode(&prefix.addr().to_string())
+            }
+            Self::Prefix(prefix) => percent::encode(&prefix.trunc().to_string()),
+            Self::Name(name) => percent::encode(name),
+        }
+    }
+}
+
+impl ProxyRequestError {
+    /// The status to answer with (RFC 9110 §15.5, §15.6).
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::Target
+            | Self::Port
+            | Self::IpProtocol
+            | Self::Authority
+            | Self::CapsuleProtocol => 400,
+            Self::Path => 404,
+            Self::Method => 405,
+            Self::Protocol => 501,
+        }
+    }
+}
+
+/// The two segments behind `prefix`, still encoded.
+fn segments<'path>(
+    path: &'path str,
+    prefix: &str,
+) -> Result<(&'path str, &'path str), ProxyRequestError> {
+    path.strip_prefix(prefix)
+        .and_then(|rest| rest.strip_suffix('/'))
+        .and_then(|rest| rest.split_once('/'))
+        .filter(|(_first, second)| !second.contains('/'))
+        .ok_or(ProxyRequestError::Path)
+}
+
+fn ip_protocol(segment: &str) -> Result<Option<u8>, ProxyRequestError> {
+    let text = percent::decode(segment).ok_or(ProxyRequestError::IpProtocol)?;
+    if text == ANY {
+        return Ok(None);
+    }
+    let is_number = (1..=3).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(protocol) if is_number => Ok(Some(protocol)),
+        Ok(_) | Err(_) => Err(ProxyRequestError::IpProtocol),
+    }
+}
+
+/// Takes no declared refusal of capsules, nor anything but a boolean. Parameters of the value say
+/// nothing (RFC 9297 §3.4).
+fn check_capsule_protocol(head: &RequestHead) -> Result<(), ProxyRequestError> {
+    let all_true = head
+        .headers
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(CAPSULE_PROTOCOL))
+        .all(|field| {
+            let (value, _parameters) = field.value.split_once(';').unwrap_or((&field.value, ""));
+            value.trim_matches(' ') == "?1"
+        });
+    if all_true { Ok(()) } else { Err(ProxyRequestError::CapsuleProtocol) }
+}
