@@ -23,7 +23,9 @@ impl Field {
     /// From what was received.
     pub(super) fn try_from_bytes(name: Vec<u8>, value: Vec<u8>) -> Result<Self, Http3Error> {
         let token = name.strip_prefix(b":").unwrap_or(&name);
-        if token.is_empty() || !token.iter().all(|byte| is_lower_token(*byte)) {
+        if token.is_empty()
+            || token.iter().any(|byte| !is_token(*byte) || byte.is_ascii_uppercase())
+        {
             return Err(Http3Error::FieldName);
         }
         if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
@@ -49,9 +51,9 @@ impl fmt::Debug for Field {
     }
 }
 
-/// Whether the byte may stand in a field's name (RFC 9110 §5.6.2), upper-case letters apart.
-fn is_lower_token(byte: u8) -> bool {
-    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// Whether the byte may stand in a method or in a field's name (RFC 9110 §5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -124,3 +124,159 @@ fn take_string(prefix_bits: u8, rest: &mut &[u8]) -> Result<Vec<u8>, Http3Error>
 fn take_integer(prefix_bits: u8, rest: &mut &[u8]) -> Result<u64, Http3Error> {
     prefix_integer::take(prefix_bits, rest).ok_or(Http3Error::FieldSection)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http3::code::Http3Code;
+
+    fn error_code(section: &[u8]) -> Http3Code {
+        decode_fields(section).expect_err(&format!("{section:x?}")).code()
+    }
+
+    /// A section of one literal field.
+    fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut out = vec![0, 0];
+        prefix_integer::encode(name.len() as u64, 3, 0b0010_0000, &mut out);
+        out.extend_from_slice(name);
+        prefix_integer::encode(value.len() as u64, 7, 0, &mut out);
+        out.extend_from_slice(value);
+        out
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_is_read_and_written() {
+        let section = b"\0\0\x51\x0b/index.html";
+        let fields = [Field::new(":path", "/index.html")];
+        assert_eq!(decode_fields(section).unwrap(), fields);
+        assert_eq!(encode_fields(&fields), section);
+    }
+
+    #[test]
+    fn a_known_field_takes_one_or_two_bytes() {
+        let fields = [Field::new(":method", "CONNECT"), Field::new(":status", "421")];
+        assert_eq!(encode_fields(&fields), [0, 0, 0xcf, 0xff, 0x06]);
+    }
+
+    #[test]
+    fn strings_in_huffman_code_are_read() {
+        // `:authority` of the static table, then `www.example.com`.
+        let section = [
+            0x00, 0x00, 0x50, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90,
+            0xf4, 0xff,
+        ];
+        let fields = decode_fields(&section).unwrap();
+        assert_eq!(fields, [Field::new(":authority", "www.example.com")]);
+    }
+
+    #[test]
+    fn credentials_are_marked_never_to_be_indexed() {
+        let line = |name: &str| encode_fields(&[Field::new(name, "")])[2];
+        assert_eq!(line("authorization") & 0b1111_0000, 0b0111_0000);
+        assert_eq!(line("cookie"), 0b0111_0101);
+        assert_eq!(line("proxy-authorization") & 0b1111_0000, 0b0011_0000);
+        assert_eq!(line("accept") & 0b1111_0000, 0b0101_0000);
+    }
+
+    #[test]
+    fn references_to_a_dynamic_table_are_refused() {
+        for section in [
+            [2, 0, 0xd1].as_slice(),
+            &[0, 0, 0b1000_0000],
+            &[0, 0, 0b0001_0000],
+            &[0, 0, 0b0100_0000, 0],
+            &[0, 0, 0b0000_0000, 0],
+        ] {
+            assert_eq!(error_code(section), Http3Code::QpackDecompressionFailed);
+        }
+    }
+
+    #[test]
+    fn a_negative_base_is_refused() {
+        assert_eq!(error_code(&[0, 0x80]), Http3Code::QpackDecompressionFailed);
+    }
+
+    #[test]
+    fn an_entry_beyond_the_static_table_is_refused() {
+        assert_eq!(error_code(&[0, 0, 0xff, 99 - 63]), Http3Code::QpackDecompressionFailed);
+    }
+
+    #[test]
+    fn a_cut_section_is_refused_unless_it_is_cut_between_fields() {
+        let whole = literal(b"name", b"value");
+        for len in (0..2).chain(3..whole.len()) {
+            assert_eq!(error_code(&whole[..len]), Http3Code::QpackDecompressionFailed);
+        }
+        assert_eq!(decode_fields(&whole[..2]).unwrap(), []);
+    }
+
+    #[test]
+    fn a_malformed_field_is_a_message_error() {
+        let fields: [(&[u8], &[u8]); 9] = [
+            (b"", b"a"),
+            (b":", b"a"),
+            (b"Name", b"a"),
+            (b"na me", b"a"),
+            (b"a:b", b"a"),
+            (b"name", b"a\0"),
+            (b"name", b"a\r"),
+            (b"name", b"\na"),
+            (b"name", b"\xff"),
+        ];
+        for (name, value) in fields {
+            assert_eq!(error_code(&literal(name, value)), Http3Code::MessageError);
+        }
+        assert!(decode_fields(&literal(b"name", "a\t é".as_bytes())).is_ok());
+    }
+
+    #[test]
+    fn a_message_has_no_more_fields_than_allowed() {
+        let mut section = vec![0, 0];
+        section.resize(2 + MAX_FIELDS, 0xd1);
+        assert_eq!(decode_fields(&section).unwrap().len(), MAX_FIELDS);
+        section.push(0xd1);
+        assert_eq!(error_code(&section), Http3Code::ExcessiveLoad);
+    }
+
+    #[test]
+    fn a_section_counts_as_the_rfc_counts_it() {
+        let room = MAX_FIELD_SECTION_LEN - FIELD_OVERHEAD - 1;
+        assert!(decode_fields(&literal(b"a", &vec![b'a'; room])).is_ok());
+        let error = decode_fields(&literal(b"a", &vec![b'a'; room + 1])).unwrap_err();
+        assert_eq!(error, Http3Error::FieldSectionTooLong);
+    }
+
+    fn field() -> impl Strategy<Value = Field> {
+        let name = prop_oneof![
+            "[:]?[a-z0-9_-]{1,20}",
+            (0_u64..99).prop_map(|index| static_table::entry(index).unwrap().0.to_owned()),
+            Just("authorization".to_owned()),
+        ];
+        let value = prop_oneof![
+            "[ -~é]{0,40}",
+            (0_u64..99).prop_map(|index| static_table::entry(index).unwrap().1.to_owned()),
+        ];
+        (name, value).prop_map(|(name, value)| Field { name, value })
+    }
+
+    proptest! {
+        #[test]
+        fn fields_survive_a_round_trip(
+            fields in proptest::collection::vec(field(), 0..=MAX_FIELDS),
+        ) {
+            prop_assert_eq!(decode_fields(&encode_fields(&fields)).unwrap(), fields);
+        }
+
+        #[test]
+        fn any_section_is_survived(mut section: Vec<u8>, has_prefix: bool) {
+            if has_prefix {
+                section.splice(0..0, [0, 0]);
+            }
+            if let Ok(fields) = decode_fields(&section) {
+                prop_assert_eq!(decode_fields(&encode_fields(&fields)).unwrap(), fields);
+            }
+        }
+    }
+}

@@ -43,3 +43,38 @@ impl ResponseHead {
         pseudo_fields::header(&self.headers, name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http3::code::Http3Code;
+
+    fn parsed(fields: &[(&str, &str)]) -> Result<ResponseHead, Http3Error> {
+        ResponseHead::try_from_fields(
+            fields.iter().map(|(name, value)| Field::new(*name, *value)).collect(),
+        )
+    }
+
+    #[test]
+    fn responses_survive_a_round_trip() {
+        let head = parsed(&[(":status", "200"), ("capsule-protocol", "?1")]).unwrap();
+        assert_eq!(head.status, 200);
+        assert_eq!(head.header("capsule-protocol"), Some("?1"));
+        assert_eq!(ResponseHead::try_from_fields(head.fields()).unwrap(), head);
+    }
+
+    #[test]
+    fn a_status_is_three_digits_and_switches_no_protocol() {
+        for status in ["", "20", "2000", "+20", "099", "20a", "101"] {
+            let error = parsed(&[(":status", status)]).expect_err(status);
+            assert_eq!(error.code(), Http3Code::MessageError);
+        }
+    }
+
+    #[test]
+    fn a_response_has_one_status_and_nothing_of_a_request() {
+        assert!(parsed(&[("server", "a")]).is_err());
+        assert!(parsed(&[(":status", "200"), (":status", "200")]).is_err());
+        assert!(parsed(&[(":status", "200"), (":path", "/")]).is_err());
+    }
+}
