@@ -237,3 +237,186 @@ fn check_capsule_protocol(head: &RequestHead) -> Result<(), ProxyRequestError> {
         });
     if all_true { Ok(()) } else { Err(ProxyRequestError::CapsuleProtocol) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn extended(protocol: &str, path: &str) -> RequestHead {
+        RequestHead {
+            method: "CONNECT".to_owned(),
+            protocol: Some(protocol.to_owned()),
+            scheme: Some("https".to_owned()),
+            authority: Some("connector.example".to_owned()),
+            path: Some(path.to_owned()),
+            headers: Vec::new(),
+        }
+    }
+
+    fn ip(segments: &str) -> Result<ProxyRequest, ProxyRequestError> {
+        ProxyRequest::try_from_head(&extended("connect-ip", &format!("{IP_PATH}{segments}")))
+    }
+
+    fn udp(segments: &str) -> Result<ProxyRequest, ProxyRequestError> {
+        ProxyRequest::try_from_head(&extended("connect-udp", &format!("{UDP_PATH}{segments}")))
+    }
+
+    fn tcp(authority: &str) -> Result<ProxyRequest, ProxyRequestError> {
+        let mut head = ProxyRequest::ConnectTcp { host: String::new(), port: 1 }.head("");
+        head.authority = Some(authority.to_owned());
+        ProxyRequest::try_from_head(&head)
+    }
+
+    #[test]
+    fn a_whole_tunnel_is_asked_for_by_wildcards() {
+        let request = ProxyRequest::ConnectIp { target: IpTarget::Any, protocol: None };
+        let head = request.head("connector.example");
+        assert_eq!(head.path.as_deref(), Some("/.well-known/masque/ip/*/*/"));
+        assert_eq!(head.header("capsule-protocol"), Some("?1"));
+        assert_eq!(ProxyRequest::try_from_head(&head), Ok(request.clone()));
+        assert_eq!(ip("%2A/%2a/"), Ok(request));
+    }
+
+    #[test]
+    fn a_tunnel_may_be_confined_to_a_prefix_and_a_protocol() {
+        let request = ProxyRequest::ConnectIp {
+            target: IpTarget::Prefix("2001:db8::/32".parse().unwrap()),
+            protocol: Some(17),
+        };
+        let path = request.head("connector.example").path.unwrap();
+        assert_eq!(path, "/.well-known/masque/ip/2001%3Adb8%3A%3A%2F32/17/");
+        assert_eq!(ip("2001%3adb8%3a%3a%2f32/17/"), Ok(request));
+    }
+
+    #[test]
+    fn a_tunnel_may_be_confined_to_a_name() {
+        let target = IpTarget::Name("db.example".to_owned());
+        assert_eq!(ip("db.example/*/"), Ok(ProxyRequest::ConnectIp { target, protocol: None }));
+    }
+
+    #[test]
+    fn a_malformed_target_of_a_tunnel_is_a_bad_request() {
+        for segments in [
+            "/*/",
+            "%/*/",
+            "fe80%3A%3A1%25eth0/*/",
+            "192.0.2.1%2F24/*/",
+            "192.0.2.0%2F33/*/",
+            "192.0.2.0%2F/*/",
+            "a%2Fb/*/",
+            "127.1/*/",
+            "*//",
+            "*/256/",
+            "*/-1/",
+            "*/+1/",
+            "*/0006/",
+        ] {
+            assert_eq!(ip(segments).expect_err(segments).status(), 400, "{segments}");
+        }
+    }
+
+    #[test]
+    fn a_udp_target_is_a_host_and_a_port() {
+        let request = |host: &str, port| ProxyRequest::ConnectUdp { host: host.to_owned(), port };
+        assert_eq!(udp("192.0.2.6/443/"), Ok(request("192.0.2.6", 443)));
+        assert_eq!(udp("2001%3Adb8%3A%3A42/443/"), Ok(request("2001:db8::42", 443)));
+        assert_eq!(udp("ntp.example/123/"), Ok(request("ntp.example", 123)));
+        for segments in ["/443/", "*/443/", "a/0/", "a/65536/", "a//", "a/https/", "[::1]/1/"] {
+            assert_eq!(udp(segments).expect_err(segments).status(), 400, "{segments}");
+        }
+    }
+
+    #[test]
+    fn a_tcp_target_is_an_authority() {
+        let request = |host: &str, port| ProxyRequest::ConnectTcp { host: host.to_owned(), port };
+        assert_eq!(tcp("db.example:5432"), Ok(request("db.example", 5432)));
+        assert_eq!(tcp("[2001:db8::1]:22"), Ok(request("2001:db8::1", 22)));
+        for authority in ["", "db.example", "2001:db8::1", "127.1:80", "a:0"] {
+            assert_eq!(tcp(authority).expect_err(authority).status(), 400, "{authority}");
+        }
+    }
+
+    #[test]
+    fn another_path_is_not_found() {
+        for segments in ["", "*", "*/", "*/*", "*/*/*/", "*/*/?a"] {
+            assert_eq!(ip(segments).expect_err(segments).status(), 404, "{segments}");
+        }
+        let crossed = extended("connect-udp", "/.well-known/masque/ip/*/*/");
+        assert_eq!(ProxyRequest::try_from_head(&crossed), Err(ProxyRequestError::Path));
+    }
+
+    #[test]
+    fn another_protocol_is_not_implemented() {
+        let head = extended("websocket", "/.well-known/masque/ip/*/*/");
+        assert_eq!(ProxyRequest::try_from_head(&head).unwrap_err().status(), 501);
+    }
+
+    #[test]
+    fn another_method_is_not_allowed() {
+        let mut head = extended("connect-ip", "/.well-known/masque/ip/*/*/");
+        head.method = "GET".to_owned();
+        assert_eq!(ProxyRequest::try_from_head(&head).unwrap_err().status(), 405);
+    }
+
+    #[test]
+    fn the_capsule_protocol_is_not_declined() {
+        let with = |values: &[&str]| {
+            let mut head = extended("connect-ip", "/.well-known/masque/ip/*/*/");
+            let fields = values.iter().map(|value| Field::new(CAPSULE_PROTOCOL, *value));
+            head.headers = fields.collect();
+            ProxyRequest::try_from_head(&head)
+        };
+        assert!(with(&["?1"]).is_ok());
+        assert!(with(&["?1;a=b"]).is_ok());
+        for values in [["?0"].as_slice(), &["1"], &["?1, ?1"], &["?1", "?0"], &[""]] {
+            assert_eq!(with(values).unwrap_err().status(), 400, "{values:?}");
+        }
+    }
+
+    fn host() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z]([a-z0-9-]{0,20}[.]){0,3}[a-z]{1,9}",
+            any::<std::net::IpAddr>().prop_map(|address| address.to_string()),
+        ]
+        .prop_filter("no two dots together", |host| host::is_host(host))
+    }
+
+    fn request() -> impl Strategy<Value = ProxyRequest> {
+        let target = prop_oneof![
+            Just(IpTarget::Any),
+            (any::<std::net::IpAddr>(), any::<u8>()).prop_map(|(address, len)| {
+                let whole = IpNet::from(address);
+                let len = len % (whole.max_prefix_len() + 1);
+                IpTarget::Prefix(IpNet::new(address, len).unwrap().trunc())
+            }),
+            "[a-z]{1,9}[.]example".prop_map(IpTarget::Name),
+        ];
+        prop_oneof![
+            (target, any::<Option<u8>>())
+                .prop_map(|(target, protocol)| ProxyRequest::ConnectIp { target, protocol }),
+            (host(), 1_u16..).prop_map(|(host, port)| ProxyRequest::ConnectUdp { host, port }),
+            (host(), 1_u16..).prop_map(|(host, port)| ProxyRequest::ConnectTcp { host, port }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn requests_survive_a_round_trip(request in request()) {
+            let fields = request.head("connector.example").fields();
+            let head = RequestHead::try_from_fields(fields).unwrap();
+            prop_assert_eq!(ProxyRequest::try_from_head(&head), Ok(request));
+        }
+
+        #[test]
+        fn any_segments_are_survived(segments: String) {
+            if let Ok(request) = ip(&segments) {
+                let head = request.head("connector.example");
+                prop_assert_eq!(ProxyRequest::try_from_head(&head), Ok(request));
+            }
+            drop(udp(&segments));
+            drop(tcp(&segments));
+        }
+    }
+}
