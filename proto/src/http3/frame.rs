@@ -1,5 +1,7 @@
 //! Frames of request streams and of control streams.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::http3::{
@@ -14,8 +16,8 @@ pub(super) const PUSH_PROMISE: u64 = 0x05;
 pub(super) const GOAWAY: u64 = 0x07;
 pub(super) const MAX_PUSH_ID: u64 = 0x0d;
 
-/// A frame, or a part of one (RFC 9114 §7.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A frame, or a part of one (RFC 9114 §7.2). Of what it carries, `Debug` shows but the length.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Frame {
     /// A whole field section, still encoded (RFC 9114 §7.2.2).
     Headers(Bytes),
@@ -31,6 +33,20 @@ pub enum Frame {
     MaxPushId(u64),
     /// A push is announced (RFC 9114 §7.2.5). Unexpected where pushes are not used.
     PushPromise,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Headers(section) => write!(f, "Headers({} bytes)", section.len()),
+            Self::Data(piece) => write!(f, "Data({} bytes)", piece.len()),
+            Self::Settings(settings) => f.debug_tuple("Settings").field(settings).finish(),
+            Self::GoAway(id) => write!(f, "GoAway({id})"),
+            Self::CancelPush => f.write_str("CancelPush"),
+            Self::MaxPushId(id) => write!(f, "MaxPushId({id})"),
+            Self::PushPromise => f.write_str("PushPromise"),
+        }
+    }
 }
 
 /// Appends a whole HEADERS frame (RFC 9114 §7.2.2).
@@ -55,4 +71,15 @@ pub fn encode_goaway(id: u64, out: &mut Vec<u8>) {
     encode_varint(GOAWAY, out);
     encode_varint(payload.len() as u64, out);
     out.extend_from_slice(&payload);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_in_debug_output() {
+        let section = encode_fields(&[Field::new("authorization", "s3cret")]);
+        assert_eq!(format!("{:?}", Frame::Headers(section.into())), "Headers(11 bytes)");
+    }
 }

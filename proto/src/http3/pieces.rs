@@ -1,6 +1,6 @@
 //! What arrived of a stream and is not consumed yet.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, fmt, mem};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -14,7 +14,7 @@ const MAX_HEADER_LEN: usize = 16;
 /// What lies within one piece is taken from it without a copy. What is spread over several is
 /// gathered in a buffer of its own as it arrives, so that a peer that sends single bytes does not
 /// hold on to the datagrams they came in.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Pieces {
     queue: VecDeque<Bytes>,
     gathered: BytesMut,
@@ -76,6 +76,13 @@ impl Pieces {
             self.gathered.extend_from_slice(&piece);
         }
         Some(mem::take(&mut self.gathered).freeze())
+    }
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queued: usize = self.queue.iter().map(Bytes::len).sum();
+        write!(f, "Pieces({} bytes)", self.gathered.len() + queued)
     }
 }
 
