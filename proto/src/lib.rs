@@ -16,6 +16,9 @@
 //! 4. *Carry.* Packets travel by WireGuard; the connector decides every flow by its bundle and
 //!    reports an [`AccessEvent`].
 //!
+//! Programs that are not Adit's reach a connector by standards: [`http3`] and [`masque`] read and
+//! write what those say.
+//!
 //! The crate is pure: it opens no socket, reads no clock and draws no randomness.
 
 #![forbid(unsafe_code)]
