@@ -13,6 +13,11 @@ use adit_policy::{Destination, Evaluator, validate_policy, validate_resource};
 use adit_proto::{
     Assertion, Bundle, ClientConfig, ClientMessage, ConnectorMessage, Credential, JoinToken, Pin,
     PortRange, Protocol, Signed, SigningKey, Timestamp, TokenType, api,
+    http3::{
+        Frame as Http3Frame, FrameDecoder, Http3Error, RequestHead, ResponseHead, decode_fields,
+        encode_fields,
+    },
+    masque::{Capsule, CapsuleDecoder, CapsuleError, ProxyRequest},
 };
 use adit_tunnel::{
     Endpoint, Frame, Merger, Packet, PeerConfig, Received, Refusal, Sealed, Tunnel,
@@ -26,7 +31,7 @@ use self::train::Train;
 pub type Feed = fn(&[u8]);
 
 /// The kinds of input, each with the name of its fuzz target and of its corpus.
-pub const KINDS: [(&str, Feed); 7] = [
+pub const KINDS: [(&str, Feed); 9] = [
     ("outer_datagram", outer_datagram),
     ("inner_packet", inner_packet),
     ("split", split),
@@ -34,6 +39,8 @@ pub const KINDS: [(&str, Feed); 7] = [
     ("credential", credential),
     ("bundle", bundle),
     ("rest_body", rest_body),
+    ("http3_stream", http3_stream),
+    ("capsule_stream", capsule_stream),
 ];
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_seed(&[7; 32]));
@@ -274,6 +281,90 @@ fn understood<T: DeserializeOwned + Serialize>(bytes: &[u8]) -> Option<T> {
     let again: T = serde_json::from_slice(&written).expect("what was written can be read");
     assert_eq!(serde_json::to_vec(&again).expect("what was read can be written"), written);
     Some(value)
+}
+
+/// A request stream or a control stream of HTTP/3: its frames are the same whatever its pieces, and
+/// what is understood of their fields survives a round trip. Also a field section alone.
+pub fn http3_stream(bytes: &[u8]) {
+    let (frames, end) = frames_of(bytes, bytes.len());
+    for piece_len in [1, 2, 7] {
+        assert_eq!(frames_of(bytes, piece_len), (frames.clone(), end.clone()));
+    }
+    for frame in frames {
+        if let Http3Frame::Headers(section) = frame {
+            field_section(&section);
+        }
+    }
+    field_section(bytes);
+}
+
+/// The frames of a stream that arrives in pieces of one length, adjacent data joined; and how it
+/// ends.
+fn frames_of(stream: &[u8], piece_len: usize) -> (Vec<Http3Frame>, Result<(), Http3Error>) {
+    let mut decoder = FrameDecoder::new();
+    let mut frames = Vec::new();
+    for piece in stream.chunks(piece_len.max(1)) {
+        decoder.push(piece.to_vec().into());
+        loop {
+            match (decoder.poll(), frames.last_mut()) {
+                (Ok(Some(Http3Frame::Data(data))), Some(Http3Frame::Data(before))) => {
+                    assert!(!data.is_empty(), "a piece of data is empty");
+                    *before = [before.as_ref(), data.as_ref()].concat().into();
+                }
+                (Ok(Some(frame)), _) => frames.push(frame),
+                (Ok(None), _) => break,
+                (Err(error), _) => return (frames, Err(error)),
+            }
+        }
+    }
+    (frames, decoder.finish())
+}
+
+fn field_section(section: &[u8]) {
+    let Ok(fields) = decode_fields(section) else { return };
+    let again = decode_fields(&encode_fields(&fields));
+    assert_eq!(again.as_ref(), Ok(&fields), "fields changed");
+    if let Ok(head) = RequestHead::try_from_fields(fields.clone()) {
+        assert_eq!(RequestHead::try_from_fields(head.fields()).as_ref(), Ok(&head));
+        if let Ok(request) = ProxyRequest::try_from_head(&head) {
+            let own_head = request.head("connector.example");
+            assert_eq!(ProxyRequest::try_from_head(&own_head), Ok(request));
+        }
+    }
+    if let Ok(head) = ResponseHead::try_from_fields(fields) {
+        assert_eq!(ResponseHead::try_from_fields(head.fields()), Ok(head));
+    }
+}
+
+/// The stream of a request that was accepted: its capsules are the same whatever its pieces, and
+/// survive a round trip.
+pub fn capsule_stream(bytes: &[u8]) {
+    let (capsules, end) = capsules_of(bytes, bytes.len());
+    for piece_len in [1, 2, 7] {
+        assert_eq!(capsules_of(bytes, piece_len), (capsules.clone(), end.clone()));
+    }
+    let mut written = Vec::new();
+    for capsule in &capsules {
+        capsule.encode(&mut written);
+    }
+    assert_eq!(capsules_of(&written, written.len()), (capsules, Ok(())));
+}
+
+/// The capsules of a stream that arrives in pieces of one length, and how it ends.
+fn capsules_of(stream: &[u8], piece_len: usize) -> (Vec<Capsule>, Result<(), CapsuleError>) {
+    let mut decoder = CapsuleDecoder::new();
+    let mut capsules = Vec::new();
+    for piece in stream.chunks(piece_len.max(1)) {
+        decoder.push(piece.to_vec().into());
+        loop {
+            match decoder.poll() {
+                Ok(Some(capsule)) => capsules.push(capsule),
+                Ok(None) => break,
+                Err(error) => return (capsules, Err(error)),
+            }
+        }
+    }
+    (capsules, decoder.finish())
 }
 
 #[cfg(test)]
