@@ -6,8 +6,9 @@ breaks their rules on purpose, and prints what comes back as JSON lines. Each li
 name, and `t`, the monotonic clock in nanoseconds. What comes back is held to the RFCs: the first
 thing they forbid ends the program.
 
-Exit codes: 0 done; 1 refused, and the last lines say how; 2 wrong arguments; 3 the connector
-violates an RFC; 4 nothing came in time; 5 no connection, or another key than the pin says.
+Exit codes: 0 done; 1 a fault of this program; 2 wrong arguments; 3 the connector violates an RFC;
+4 nothing came in time; 5 no connection, or another key than the pin says; 6 refused, and the last
+lines say how.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import hashlib
 import ipaddress
 import struct
 import sys
+from pathlib import Path
 from typing import Awaitable, Callable
 
 from headers import connect_headers, connect_udp_headers
-from http3 import Data, Datagram, End, Stream, connected, say_end, split_socket
+from http3 import MAX_DATAGRAM_LEN, Data, Datagram, End, Stream, connected, say_end, split_socket
 from ip_tunnel import ATTEMPTS, PATIENCE_S, IpTunnel
 from misbehaviour import kinds, run_misbehave
 from outcome import NoConnection, Refused, Violation, say
 from packets import Echo
+
+# Without the headers of IPv6 and UDP, and the context id.
+MAX_PAYLOAD_LEN = MAX_DATAGRAM_LEN - 40 - 8 - 1
 
 
 async def run_connect_ip(args: argparse.Namespace) -> None:
@@ -131,6 +136,11 @@ def parse_arguments() -> argparse.Namespace:
     wrong.add_argument("--target", default="192.0.2.1:9", metavar="HOST:PORT")
 
     args = parser.parse_args()
+    for file in (args.certificate, args.key, args.credential_file):
+        if not Path(file).is_file():
+            parser.error(f"there is no file {file}")
+    if getattr(args, "bytes", 0) > MAX_PAYLOAD_LEN:
+        parser.error(f"at most {MAX_PAYLOAD_LEN} bytes fit a datagram")
     if args.run is run_misbehave and args.kind not in kinds(args):
         wrong.error(f"no such kind; there are {', '.join(kinds(args))}")
     return args
@@ -146,7 +156,7 @@ def main() -> int:
         asyncio.run(run())
     except Refused as error:
         say("refused", why=str(error))
-        return 1
+        return 6
     except Violation as error:
         say("violation", why=str(error))
         return 3
