@@ -15,18 +15,19 @@ pub fn binary(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not built: run `cargo xtask test`"))
 }
 
-/// Returns the path of a Python tool that `cargo xtask test` installs in the target folder.
+/// Returns the path of a program in the environment of a Python package, which `cargo xtask test`
+/// installs in the target folder.
 ///
 /// # Panics
 ///
 /// When it is not there.
 #[must_use]
 #[track_caller]
-pub fn python_tool(name: &str) -> PathBuf {
+pub fn python_tool(package: &str, program: &str) -> PathBuf {
     let current = env::current_exe().expect("Linux knows the running executable");
-    let tool = format!("tools/{name}/bin/{name}");
+    let tool = format!("tools/{package}/bin/{program}");
     let found =
         current.ancestors().skip(2).take(2).map(|dir| dir.join(&tool)).find(|p| p.is_file());
 
-    found.unwrap_or_else(|| panic!("{name} is not installed: run `cargo xtask test`"))
+    found.unwrap_or_else(|| panic!("{package} is not installed: run `cargo xtask test`"))
 }

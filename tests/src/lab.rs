@@ -12,6 +12,7 @@
 mod client;
 mod connector;
 mod control_plane;
+mod masque_peer;
 mod scene;
 
 use std::{env, time::Duration};
@@ -20,6 +21,7 @@ pub use self::{
     client::Client,
     connector::Connector,
     control_plane::{Answer, ControlPlane, etag},
+    masque_peer::{Conversation, MasquePeer},
     scene::Scene,
 };
 use crate::{Host, Link, Sniffer, World};

@@ -56,7 +56,7 @@ pub use clock::monotonic_ns;
 pub use command::{Command, Output};
 pub use distribution::{Distribution, report};
 pub use host::Host;
-pub use lab::{Client, Connector, ControlPlane, Lab, Scene};
+pub use lab::{Client, Connector, ControlPlane, Conversation, Lab, MasquePeer, Scene};
 pub use link::{End, Link};
 pub use process::Process;
 pub use random::Random;

@@ -16,6 +16,8 @@ mod flows;
 mod harness;
 #[path = "e2e/lanes.rs"]
 mod lanes;
+#[path = "e2e/masque.rs"]
+mod masque;
 #[path = "e2e/offloads.rs"]
 mod offloads;
 #[path = "e2e/path_mtu.rs"]

@@ -1,6 +1,6 @@
 mod contenders;
 mod packages;
-mod schemathesis;
+mod python;
 
 use std::{
     fs::OpenOptions,
@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 
 pub(crate) use self::{
     contenders::{ensure as ensure_contenders, only as only_contenders},
-    schemathesis::ensure as ensure_schemathesis,
+    python::ensure as ensure_python_tools,
 };
 
 /// Makes sure that this machine can run worlds: programs, TUN devices, namespaces.

@@ -36,7 +36,7 @@ fn answers_are_as_the_openapi_document_describes_them() {
 
     let output = lab
         .cp
-        .command(python_tool("schemathesis"))
+        .command(python_tool("schemathesis", "schemathesis"))
         .arg("--config-file")
         .arg(config)
         .args(["run", &format!("{}/v1/openapi.json", control_plane.url())])

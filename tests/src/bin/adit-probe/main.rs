@@ -5,6 +5,8 @@ mod agreement;
 mod crowd;
 mod download;
 mod durability;
+mod enroll;
+mod enrolled_device;
 mod event;
 mod flood;
 mod hold;
@@ -66,6 +68,8 @@ enum Cli {
     Agreement(agreement::Args),
     /// Write policies and register devices.
     Populate(populate::Args),
+    /// Enrol a device for a client of others.
+    Enroll(enroll::Args),
     /// Be many WireGuard devices.
     Crowd(crowd::Args),
     /// Send handshakes of nobody.
@@ -107,6 +111,7 @@ fn main() -> ExitCode {
         Cli::Durability(args) => durability::run(&args),
         Cli::Agreement(args) => agreement::run(&args),
         Cli::Populate(args) => populate::run(&args),
+        Cli::Enroll(args) => enroll::run(&args),
         Cli::Crowd(args) => crowd::run(&args),
         Cli::HandshakeFlood(args) => flood::run(&args),
         Cli::HoldWorld => hold::run(),

@@ -1,19 +1,14 @@
 use std::{collections::BTreeSet, net::SocketAddr, slice, sync::Arc, time::Duration};
 
-use adit_proto::{
-    AssertionSubject, ClientMessage, ConnectorMessage, FlowTuple, JoinToken, Pin, Protocol,
-    Verdict,
-    api::{ClientEnroll, ClientEnrolled, CredentialIssued},
-};
+use adit_proto::{ClientMessage, ConnectorMessage, FlowTuple, JoinToken, Pin, Protocol, Verdict};
 use adit_tests::ApiConnection;
-use adit_tunnel::{
-    ControlPlane, KeyPair, SessionReceiver, SessionSender, WireguardSecret, connect,
-};
-use anyhow::{Context as _, anyhow, bail, ensure};
+use adit_tunnel::{KeyPair, SessionReceiver, SessionSender, connect};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{Args, Decision, Question, scenery::Scenery};
+use crate::enrolled_device::EnrolledDevice;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -206,23 +201,13 @@ async fn join(
     pin: Pin,
 ) -> anyhow::Result<(String, Session)> {
     let key = KeyPair::try_generate()?;
-    let wireguard = WireguardSecret::try_generate().map_err(|error| anyhow!("{error}"))?;
-    let control_plane = ControlPlane::try_new(token.url(), *token.pin())?;
-    let enroll = ClientEnroll {
-        secret: token.secret().to_owned(),
-        name: "agreement".to_owned(),
-        device_key: key.spki_base64url(),
-        wireguard_public_key: wireguard.public_key(),
-    };
-    let enrolled: ClientEnrolled = control_plane.post("/v1/client/enroll", &enroll).await?;
-    let subject = AssertionSubject::Device(enrolled.device_id);
-    let control_plane = control_plane.with_identity(subject, key.clone());
-    let issued: CredentialIssued = control_plane.post("/v1/client/credential", &()).await?;
+    let device = EnrolledDevice::join(token, "agreement", &key).await?;
+    let credential = device.credential().await?;
 
     let (mut sender, mut receiver) = connect(endpoint, pin, &key).await?.split();
-    sender.send(&ClientMessage::Present { credential: issued.credential }).await?;
+    sender.send(&ClientMessage::Present { credential }).await?;
     let answer = receiver.next().await.context("the session was closed")??;
     ensure!(matches!(answer, ConnectorMessage::Admitted { .. }), "not admitted: {answer:?}");
 
-    Ok((enrolled.device_id.to_string(), Session { sender, receiver }))
+    Ok((device.id.to_string(), Session { sender, receiver }))
 }
