@@ -21,7 +21,7 @@ pub use self::{
     batch::{Datagram, ReceiveBatch},
     train::{Heading, Train},
 };
-use crate::{Endpoint, Offloads};
+use crate::{Ecn, Endpoint, Offloads};
 
 /// Why there is no UDP socket.
 #[derive(Debug, thiserror::Error)]
@@ -191,34 +191,51 @@ impl UdpSocket {
         let outcome = if heading.may_be_cut {
             // Rare: a call for each option costs less than a second socket would be in the way.
             fragmentation::allow(&self.socket);
-            let outcome = self.send_singly(heading, train);
+            let (ecn, len) = (heading.ecn, train.segment_len());
+            let outcome = self.send_singly(heading.to, ecn, len, train.bytes());
             fragmentation::forbid(&self.socket);
             outcome
-        } else if train.count() <= self.max_segments.max(1) {
-            self.send_together(heading, train)
         } else {
-            self.send_singly(heading, train)
+            self.send_segments(heading.to, heading.ecn, train.segment_len(), train.bytes())
         };
         train.clear();
         outcome
     }
 
-    fn send_together(&mut self, heading: Heading, train: &Train) -> SendOutcome {
+    /// How many datagrams of this length go out by one system call.
+    pub fn max_segments(&self, segment_len: usize) -> usize {
+        self.max_segments.min(train::MAX_LEN / segment_len.max(1)).max(1)
+    }
+
+    /// Sends what lies one behind the other: datagrams of one length, but for a shorter last one.
+    ///
+    /// Where they go out one by one, the worst outcome of them.
+    pub fn send_segments(
+        &mut self,
+        to: Endpoint,
+        ecn: Ecn,
+        segment_len: usize,
+        bytes: &[u8],
+    ) -> SendOutcome {
+        let count = bytes.len().div_ceil(segment_len.max(1));
+        if count > self.max_segments.max(1) {
+            return self.send_singly(to, ecn, segment_len, bytes);
+        }
         let transmit = Transmit {
-            ecn: heading.codepoint(),
-            segment_size: Some(train.segment_len()),
-            ..self.blank(heading.to, train.bytes())
+            ecn: train::codepoint(ecn),
+            segment_size: Some(segment_len),
+            ..self.blank(to, bytes)
         };
-        let Err(error) = self.try_transmit(heading.to, &transmit) else {
+        let Err(error) = self.try_transmit(to, &transmit) else {
             return SendOutcome::Sent;
         };
         let is_refusal = matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL));
-        if train.count() == 1 || !is_refusal {
-            return outcome_of(heading.to, &error);
+        if count == 1 || !is_refusal {
+            return outcome_of(to, &error);
         }
         // Cards without checksum offload and some drivers find out only now. Old kernels also say
         // so of datagrams that are too big.
-        let outcome = self.send_singly(heading, train);
+        let outcome = self.send_singly(to, ecn, segment_len, bytes);
         if outcome == SendOutcome::Sent {
             warn!(%error, "Network takes no trains, sending datagrams one by one");
             self.max_segments = 1;
@@ -226,11 +243,10 @@ impl UdpSocket {
         outcome
     }
 
-    fn send_singly(&self, heading: Heading, train: &Train) -> SendOutcome {
-        let datagrams = train.bytes().chunks(train.segment_len().max(1));
-        let outcomes = datagrams.map(|datagram| {
-            let blank = self.blank(heading.to, datagram);
-            self.transmit(heading.to, &Transmit { ecn: heading.codepoint(), ..blank })
+    fn send_singly(&self, to: Endpoint, ecn: Ecn, segment_len: usize, bytes: &[u8]) -> SendOutcome {
+        let outcomes = bytes.chunks(segment_len.max(1)).map(|datagram| {
+            let blank = self.blank(to, datagram);
+            self.transmit(to, &Transmit { ecn: train::codepoint(ecn), ..blank })
         });
         outcomes.max().unwrap_or(SendOutcome::Sent)
     }

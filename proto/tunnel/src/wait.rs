@@ -9,8 +9,11 @@ use std::{
 
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::eventfd::{EfdFlags, EventFd},
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        time::TimeSpec,
+    },
 };
 
 /// What is there to be done.
@@ -64,7 +67,7 @@ impl Waiter {
         // An absent one is the event again, so that the places stay.
         let mut descriptors = [tun.unwrap_or(event), udp.unwrap_or(event), event]
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
-        match poll(&mut descriptors, timeout(deadline, now)) {
+        match ppoll(&mut descriptors, timeout(deadline, now), None) {
             Ok(_ready) => {}
             Err(Errno::EINTR) => return Ok(Ready::default()),
             Err(error) => return Err(error.into()),
@@ -86,15 +89,11 @@ impl Waker {
     }
 }
 
-/// Rounds up: waking before a deadline would make a busy loop of its last millisecond.
-fn timeout(deadline: Option<Instant>, now: Instant) -> PollTimeout {
-    let Some(deadline) = deadline else { return PollTimeout::NONE };
-    let left = deadline.saturating_duration_since(now);
-    let rounded = left.saturating_add(Duration::from_nanos(999_999));
-    PollTimeout::try_from(Duration::from_millis(
-        u64::try_from(rounded.as_millis()).unwrap_or(u64::MAX),
-    ))
-    .unwrap_or(PollTimeout::MAX)
+fn timeout(deadline: Option<Instant>, now: Instant) -> Option<TimeSpec> {
+    /// A century: the kernel refuses what it cannot represent.
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+    deadline.map(|deadline| TimeSpec::from(deadline.saturating_duration_since(now).min(LONGEST)))
 }
 
 #[cfg(test)]
@@ -125,12 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_never_ends_early() {
+    fn a_sleep_never_ends_before_its_deadline_however_near_or_far() {
+        let (waiter, waker) = Waiter::try_new().unwrap();
+        for left in [Duration::from_nanos(1), Duration::from_micros(1500)] {
+            let now = Instant::now();
+            waiter.wait(None, None, Some(now + left), now).unwrap();
+            assert!(now.elapsed() >= left);
+        }
+        waker.wake();
         let now = Instant::now();
-        let millis = |left| timeout(Some(now + left), now).as_millis();
-        assert_eq!(millis(Duration::from_nanos(1)), Some(1));
-        assert_eq!(millis(Duration::from_micros(1500)), Some(2));
-        assert_eq!(millis(Duration::ZERO), Some(0));
-        assert!(timeout(Some(now + Duration::from_secs(1 << 40)), now).is_some());
+        let far = now + Duration::from_secs(1 << 40);
+        assert!(waiter.wait(None, None, Some(far), now).unwrap().woken);
     }
 }

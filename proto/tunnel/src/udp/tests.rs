@@ -163,12 +163,8 @@ fn a_train_arrives_as_its_datagrams_with_their_marks() {
 fn train_to(receiver: &UdpSocket, datagrams: &[&[u8]]) -> Train {
     let mut train = Train::new();
     let to = Endpoint::from(receiver.local_address());
-    let heading = Heading {
-        peer: crate::PeerId::sample(),
-        to,
-        ecn: crate::Ecn::NotCapable,
-        may_be_cut: false,
-    };
+    let heading =
+        Heading { peer: crate::PeerId::sample(), to, ecn: Ecn::NotCapable, may_be_cut: false };
     for datagram in datagrams {
         train.slot()[..datagram.len()].copy_from_slice(datagram);
         if !train.try_append(heading, datagram.len()) {

@@ -39,7 +39,7 @@ pub struct Heading {
 pub(super) const MAX_DATAGRAMS: usize = 64;
 
 /// The payload of the longest IPv4 packet with UDP.
-const MAX_LEN: usize = 65_507;
+pub(super) const MAX_LEN: usize = 65_507;
 
 /// From here on a train is worth a system call, and waiting for more only makes it late.
 const BULKY_LEN: usize = 32 * 1024;
@@ -136,14 +136,12 @@ impl Default for Train {
     }
 }
 
-impl Heading {
-    pub(super) const fn codepoint(self) -> Option<EcnCodepoint> {
-        match self.ecn {
-            Ecn::NotCapable => None,
-            Ecn::Capable1 => Some(EcnCodepoint::Ect1),
-            Ecn::Capable0 => Some(EcnCodepoint::Ect0),
-            Ecn::Experienced => Some(EcnCodepoint::Ce),
-        }
+pub(super) const fn codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
+    match ecn {
+        Ecn::NotCapable => None,
+        Ecn::Capable1 => Some(EcnCodepoint::Ect1),
+        Ecn::Capable0 => Some(EcnCodepoint::Ect0),
+        Ecn::Experienced => Some(EcnCodepoint::Ce),
     }
 }
 
