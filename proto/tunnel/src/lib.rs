@@ -5,6 +5,7 @@ mod endpoint;
 mod identity;
 mod offload;
 mod packet;
+mod quic;
 mod session_channel;
 mod tls;
 mod tun;
@@ -20,6 +21,10 @@ pub use offload::{
     Frame, FrameError, Merger, Offloads, Run, Segments, UnknownOffload, VirtioHeader,
 };
 pub use packet::{Ecn, MAX_PACKET_LEN, Packet, PacketError, Refusal, TcpFlags, Transport, refuse};
+pub use quic::{
+    ByteStream, IncomingRequest, QuicConnection, QuicConnectionId, QuicCounters, QuicEndpoint,
+    QuicError, QuicEvent, QuicStreamId, RequestDatagrams, is_quic,
+};
 pub use session_channel::{
     IncomingSession, SessionChannel, SessionError, SessionListener, SessionReceiver, SessionSender,
     connect,

@@ -93,7 +93,7 @@ pub(crate) fn provider() -> CryptoProvider {
 #[error("certificate does not match the pin")]
 struct PinMismatch;
 
-fn pin_of(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
+pub(crate) fn pin_of(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
     let spki = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
     Ok(Pin::from_spki(&spki))
 }

@@ -71,6 +71,18 @@ impl Inbound {
         }
     }
 
+    /// Where the next packet is to be copied that comes by another carrier, for [`Self::take`].
+    pub fn slot(&mut self) -> &mut [u8] {
+        self.merger.slot()
+    }
+
+    /// Takes the packet of `len` bytes in the slot, which is a peer's.
+    ///
+    /// The caller has made sure that its source address belongs to the peer.
+    pub fn take(&mut self, peer: PeerId, len: usize) {
+        self.opened = Some((peer, len));
+    }
+
     /// The run that the packet opened last does not continue, and whose it is.
     pub fn poll_run(&mut self) -> Option<(PeerId, Run<'_>)> {
         let (peer, len) = self.opened?;

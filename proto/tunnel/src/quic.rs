@@ -1,0 +1,34 @@
+//! QUIC on the socket that WireGuard uses, for both roles: HTTP/3 with its requests, and IP packets
+//! in datagrams (RFC 9000, 9114, 9221, 9297, 9484).
+//!
+//! ```text
+//! thread of a data plane                                   │ tasks
+//! datagrams ─▶ QuicEndpoint ─ packets of a CONNECT-IP ─▶   │
+//!                  │ streams: heads ─────────────────────▶ │ IncomingRequest, QuicConnection
+//!                  └ bodies ◀──────────── pipes ─────────▶ │ ByteStream
+//! ```
+//!
+//! A [`QuicEndpoint`] is a state machine of the thread that owns the socket; no runtime turns it.
+//! Packets never leave that thread. Bodies of requests do, through pipes of bounded length.
+
+mod byte_stream;
+mod config;
+mod connection;
+mod endpoint;
+mod http;
+mod mailbox;
+mod packets;
+mod request_stream;
+#[cfg(test)]
+mod tests;
+mod violation;
+
+pub use byte_stream::ByteStream;
+pub use endpoint::{QuicConnectionId, QuicCounters, QuicEndpoint, QuicEvent, QuicStreamId};
+pub use mailbox::{IncomingRequest, QuicConnection, QuicError, RequestDatagrams};
+
+/// Whether a datagram is QUIC's: its fixed bit is set (RFC 9000 §17), which it is in no message of
+/// WireGuard. RFC 9287, which would clear it, is not offered.
+pub fn is_quic(datagram: &[u8]) -> bool {
+    matches!(datagram, [first, ..] if first & 0x40 != 0)
+}

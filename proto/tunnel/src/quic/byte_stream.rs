@@ -1,0 +1,91 @@
+//! The body of a request, both ways, for a task.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+
+/// Bytes that wait in each direction: what 1 Gbit/s carries in 2 ms.
+const PIPE_LEN: usize = 256 << 10;
+
+/// A stream of bytes to and from the peer, such as the body of a CONNECT (RFC 9114 §4.4).
+///
+/// [Shutting down](tokio::io::AsyncWriteExt::shutdown) ends the own direction in order; dropping
+/// the stream does so, too. [`Self::abort`] breaks both.
+#[derive(Debug)]
+pub struct ByteStream {
+    pipe: DuplexStream,
+    breakage: Breakage,
+}
+
+/// Whether one end has broken the stream off rather than ended it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Breakage {
+    by_peer: Arc<AtomicBool>,
+    by_task: Arc<AtomicBool>,
+}
+
+impl Breakage {
+    pub(super) fn note_peer(&self) {
+        self.by_peer.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_by_task(&self) -> bool {
+        self.by_task.load(Ordering::Acquire)
+    }
+}
+
+impl ByteStream {
+    /// A stream, and the other end of its pipe for the thread that owns the connection.
+    pub(super) fn new() -> (Self, DuplexStream, Breakage) {
+        let (pipe, other) = duplex(PIPE_LEN);
+        let breakage = Breakage::default();
+        (Self { pipe, breakage: breakage.clone() }, other, breakage)
+    }
+
+    /// Breaks the stream off, so that the peer does not take it for complete.
+    pub fn abort(self) {
+        self.breakage.by_task.store(true, Ordering::Release);
+    }
+}
+
+impl AsyncRead for ByteStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.pipe).poll_read(context, buffer))?;
+        let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
+        if is_end && self.breakage.by_peer.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ByteStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(context)
+    }
+}

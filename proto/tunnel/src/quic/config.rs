@@ -1,0 +1,154 @@
+//! How connections behave.
+
+use std::{sync::Arc, time::Duration};
+
+use adit_proto::Pin;
+use quinn_proto::{
+    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use crate::{identity::KeyPair, tls};
+
+use super::packets::MAX_QUEUE_LEN;
+
+/// The protocol that is spoken on QUIC.
+const ALPN: &[u8] = b"h3";
+
+/// Longest silence. RFC 9308 §3.2 recommends at least 30 s.
+const IDLE_TIMEOUT: VarInt = VarInt::from_u32(30_000);
+
+/// NATs forget UDP after 30 s, some sooner.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// What a stranger may have lying here: a request is short.
+const STRANGERS_WINDOW: u32 = 64 << 10;
+/// What one who is admitted may have lying here: 200 ms of 1 Gbit/s.
+pub(super) const ADMITTED_WINDOW: VarInt = VarInt::from_u32(24 << 20);
+const STREAM_WINDOW: u32 = 8 << 20;
+
+/// Requests at one time of a stranger, and of one who is admitted.
+const STRANGERS_REQUESTS: u32 = 4;
+pub(super) const ADMITTED_REQUESTS: VarInt = VarInt::from_u32(1024);
+
+/// Control stream, both streams of QPACK, and one that is not known.
+const UNIDIRECTIONAL_STREAMS: u32 = 4;
+
+/// Received datagrams are taken at each turn; this is for one.
+const DATAGRAMS_LEN: usize = 4 << 20;
+
+/// Bytes of a connection id. The first one says the lane.
+const CID_LEN: usize = 8;
+
+/// The longest datagram that is ever tried: a jumbo frame without IPv6 and UDP.
+const MAX_DATAGRAM_LEN: u16 = 9000 - 48;
+
+pub(super) fn endpoint(lane: u8, lanes: u8) -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config
+        .grease_quic_bit(false)
+        .cid_generator(move || Box::new(LaneCids { lane, lanes: lanes.max(1) }))
+        .max_udp_payload_size(MAX_DATAGRAM_LEN)
+        .expect("a payload of this length is allowed");
+    config
+}
+
+pub(super) fn server(identity: &KeyPair, mtu: u16) -> Arc<ServerConfig> {
+    let tls = tls::server_config(identity, &[ALPN]);
+    let crypto = QuicServerConfig::try_from(tls).expect("the provider has AES-128-GCM");
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let mut transport = transport(mtu);
+    transport
+        .receive_window(STRANGERS_WINDOW.into())
+        .max_concurrent_bidi_streams(STRANGERS_REQUESTS.into());
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(0);
+    config
+        .transport_config(Arc::new(transport))
+        .validation_token_config(tokens)
+        // Each is taken or turned away at once.
+        .max_incoming(64)
+        .incoming_buffer_size(64 << 10)
+        .incoming_buffer_size_total(1 << 20);
+    Arc::new(config)
+}
+
+pub(super) fn client(identity: &KeyPair, pin: Pin, mtu: u16) -> ClientConfig {
+    let tls = tls::client_config(pin, Some(identity), &[ALPN]);
+    let crypto = QuicClientConfig::try_from(tls).expect("the provider has AES-128-GCM");
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    let mut transport = transport(mtu);
+    transport
+        .receive_window(ADMITTED_WINDOW)
+        // A server opens none.
+        .max_concurrent_bidi_streams(0_u32.into())
+        .keep_alive_interval(Some(KEEPALIVE));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+/// For a path whose longest packet is `mtu`.
+fn transport(mtu: u16) -> TransportConfig {
+    /// IPv4 and UDP.
+    const HEADERS_LEN: u16 = 28;
+
+    let mut search = MtuDiscoveryConfig::default();
+    search.upper_bound(mtu.saturating_sub(HEADERS_LEN).clamp(1200, MAX_DATAGRAM_LEN));
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(IdleTimeout::from(IDLE_TIMEOUT)))
+        .max_concurrent_uni_streams(UNIDIRECTIONAL_STREAMS.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .send_window(u64::from(STREAM_WINDOW))
+        .datagram_receive_buffer_size(Some(DATAGRAMS_LEN))
+        .datagram_send_buffer_size(MAX_QUEUE_LEN * 2)
+        .mtu_discovery_config(Some(search))
+        .allow_spin(false);
+    config
+}
+
+/// Connection ids whose first byte, divided by the number of lanes, leaves the lane.
+struct LaneCids {
+    lane: u8,
+    lanes: u8,
+}
+
+impl ConnectionIdGenerator for LaneCids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; CID_LEN];
+        // Without randomness the ids repeat and connections fail, which is all that can be done.
+        let _ = getrandom::fill(&mut bytes);
+        bytes[0] = steered(bytes[0], self.lane, self.lanes);
+        ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        CID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// The byte nearest below `random` that leads to the lane, or the lane's own number.
+fn steered(random: u8, lane: u8, lanes: u8) -> u8 {
+    (random - random % lanes).checked_add(lane).unwrap_or(lane)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_id_leads_to_its_lane() {
+        for lanes in 1..=u8::MAX {
+            for lane in [0, lanes / 2, lanes - 1] {
+                for random in 0..=u8::MAX {
+                    assert_eq!(steered(random, lane, lanes) % lanes, lane, "{random} {lanes}");
+                }
+            }
+        }
+    }
+}

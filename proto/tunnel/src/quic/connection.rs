@@ -1,0 +1,365 @@
+//! One connection: QUIC below, requests above.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use adit_proto::{
+    Pin,
+    http3::{Http3Code, RequestHead, ResponseHead},
+};
+use bytes::Bytes;
+use quinn_proto::{
+    Connection as Quic, ConnectionError, ConnectionEvent, Dir, Event, StreamEvent, StreamId,
+};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::oneshot;
+
+use super::{
+    QuicConnection, QuicConnectionId, QuicError, QuicStreamId, config,
+    http::Http,
+    mailbox::{Mailbox, Reply, TaskPipe},
+    packets::{PacketLosses, PacketTunnel, packet_in, request_of},
+    request_stream::{Progress, RequestStream, var_int},
+    violation::Violation,
+};
+use crate::{Frame, tls};
+
+/// Where a client's connection goes once it is there.
+pub(super) type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
+
+pub(super) struct Connection {
+    id: QuicConnectionId,
+    quic: Quic,
+    mailbox: Arc<Mailbox>,
+    http: Http,
+    requests: HashMap<StreamId, RequestStream>,
+    tunnel: Option<PacketTunnel>,
+    /// Of a client, until it is connected.
+    dialled: Option<Dialled>,
+    /// Of a server's client, once the handshake is complete.
+    peer_pin: Option<Pin>,
+    is_admitted: bool,
+    losses: PacketLosses,
+    pub(super) is_dirty: bool,
+    pub(super) timeout: Option<Instant>,
+}
+
+/// A request that came in.
+pub(super) struct Requested {
+    pub(super) head: RequestHead,
+    pub(super) peer_pin: Pin,
+    pub(super) stream: QuicStreamId,
+}
+
+impl Connection {
+    pub(super) fn new(
+        id: QuicConnectionId,
+        quic: Quic,
+        mailbox: Arc<Mailbox>,
+        dialled: Option<Dialled>,
+    ) -> Self {
+        Self {
+            id,
+            quic,
+            mailbox,
+            http: Http::default(),
+            requests: HashMap::new(),
+            tunnel: None,
+            dialled,
+            peer_pin: None,
+            is_admitted: false,
+            losses: PacketLosses::default(),
+            is_dirty: false,
+            timeout: None,
+        }
+    }
+
+    pub(super) const fn id(&self) -> QuicConnectionId {
+        self.id
+    }
+
+    pub(super) const fn quic(&mut self) -> &mut Quic {
+        &mut self.quic
+    }
+
+    pub(super) const fn losses(&self) -> PacketLosses {
+        self.losses
+    }
+
+    pub(super) const fn is_admitted(&self) -> bool {
+        self.is_admitted
+    }
+
+    pub(super) const fn tunnel(&self) -> Option<&PacketTunnel> {
+        self.tunnel.as_ref()
+    }
+
+    pub(super) fn handle_event(&mut self, event: ConnectionEvent) {
+        self.quic.handle_event(event);
+    }
+
+    /// Moves everything that can move; requests that came in are pushed.
+    pub(super) fn turn(
+        &mut self,
+        requested: &mut Vec<Requested>,
+        scratch: &mut [u8],
+        now: Instant,
+    ) {
+        while let Some(event) = self.quic.poll() {
+            if let Err(error) = self.handle(event, requested, scratch) {
+                self.fail(&error, now);
+                return;
+            }
+        }
+        self.http.flush(&mut self.quic);
+    }
+
+    fn handle(
+        &mut self,
+        event: Event,
+        requested: &mut Vec<Requested>,
+        scratch: &mut [u8],
+    ) -> Result<(), Violation> {
+        match event {
+            Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
+            Event::Connected => {
+                self.peer_pin = peer_pin(&self.quic);
+                self.http.start(&mut self.quic);
+            }
+            Event::ConnectionLost { reason } => self.lose(&reason),
+            Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
+                self.http.accept(&mut self.quic)?;
+                self.settle();
+            }
+            Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
+                while let Some(id) = self.quic.streams().accept(Dir::Bi) {
+                    let request =
+                        RequestStream::incoming(id, self.name(id), Arc::clone(&self.mailbox));
+                    self.requests.insert(id, request);
+                    self.turn_request(id, requested, scratch)?;
+                }
+            }
+            Event::Stream(StreamEvent::Readable { id }) if id.dir() == Dir::Uni => {
+                self.http.read(&mut self.quic, id)?;
+                self.settle();
+            }
+            Event::Stream(StreamEvent::Readable { id } | StreamEvent::Writable { id }) => {
+                self.turn_request(id, requested, scratch)?;
+            }
+            Event::Stream(StreamEvent::Stopped { id, .. }) => {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.handle_stopped(&mut self.quic);
+                }
+                self.turn_request(id, requested, scratch)?;
+            }
+            Event::Stream(StreamEvent::Finished { .. } | StreamEvent::Available { .. }) => {}
+        }
+        Ok(())
+    }
+
+    /// Moves one request.
+    pub(super) fn turn_request(
+        &mut self,
+        id: StreamId,
+        requested: &mut Vec<Requested>,
+        scratch: &mut [u8],
+    ) -> Result<(), Violation> {
+        let name = self.name(id);
+        let Some(request) = self.requests.get_mut(&id) else { return Ok(()) };
+        match request.turn(&mut self.quic, scratch) {
+            Ok(Progress::Nothing) => {}
+            Ok(Progress::Request(head)) => match self.peer_pin {
+                Some(peer_pin) => requested.push(Requested { head, peer_pin, stream: name }),
+                None => request.abandon(&mut self.quic, Http3Code::RequestRejected),
+            },
+            Err(error) if error.is_of_stream() => request.abandon(&mut self.quic, error.code()),
+            Err(error) => return Err(error),
+        }
+        if self.requests.get(&id).is_some_and(RequestStream::is_over) {
+            self.forget(id);
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        self.requests.remove(&id);
+        if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.stream == id) {
+            self.tunnel = None;
+        }
+    }
+
+    /// Hands a client's connection over once the peer has said what it can do.
+    fn settle(&mut self) {
+        let Some(settings) = self.http.settings() else { return };
+        if let Some(dialled) = self.dialled.take() {
+            let result = if settings.enable_connect_protocol && settings.datagrams {
+                Ok(QuicConnection::new(self.id, Arc::clone(&self.mailbox)))
+            } else {
+                let reason = "it offers neither extended CONNECT nor datagrams".to_owned();
+                Err(QuicError::Protocol { reason })
+            };
+            // Whoever dialled may have gone; then the connection closes with what it was given.
+            let _ = dialled.send(result);
+        }
+    }
+
+    fn lose(&mut self, reason: &ConnectionError) {
+        self.end(error_of(reason));
+    }
+
+    fn end(&mut self, error: QuicError) {
+        for request in self.requests.values_mut() {
+            request.fail(error.clone());
+        }
+        self.requests.clear();
+        self.tunnel = None;
+        if let Some(dialled) = self.dialled.take() {
+            let _ = dialled.send(Err(error));
+        }
+    }
+
+    /// The peer has broken the protocol.
+    pub(super) fn fail(&mut self, error: &Violation, now: Instant) {
+        tracing::debug!(%error, "Closing a connection that breaks HTTP/3");
+        let reason = error.to_string();
+        self.quic.close(now, var_int(error.code()), Bytes::from(reason.clone()));
+        self.end(QuicError::Protocol { reason });
+    }
+
+    pub(super) fn close(&mut self, now: Instant) {
+        self.quic.close(now, var_int(Http3Code::NoError), Bytes::new());
+        self.end(QuicError::Closed);
+    }
+
+    pub(super) fn request(&mut self, head: &RequestHead, reply: Reply) -> Option<StreamId> {
+        let error = if self.quic.is_closed() {
+            QuicError::Closed
+        } else if self.http.goes_away() {
+            QuicError::TooManyRequests
+        } else if let Some(id) = self.quic.streams().open(Dir::Bi) {
+            let (name, mailbox) = (self.name(id), Arc::clone(&self.mailbox));
+            self.requests.insert(id, RequestStream::outgoing(id, name, mailbox, head, reply));
+            return Some(id);
+        } else {
+            QuicError::TooManyRequests
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(Err(error));
+        None
+    }
+
+    pub(super) fn respond(&mut self, id: StreamId, head: &ResponseHead, pipe: TaskPipe) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.respond(head, pipe);
+        }
+    }
+
+    pub(super) fn abandon(&mut self, id: StreamId, code: Http3Code) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.abandon(&mut self.quic, code);
+        }
+        self.forget(id);
+    }
+
+    /// Sends a datagram of one request.
+    pub(super) fn send_datagram(&mut self, id: StreamId, payload: &[u8]) {
+        if self.requests.contains_key(&id) {
+            let mut datagram = Vec::with_capacity(payload.len() + 8);
+            adit_proto::http3::encode_varint(super::packets::quarter(id), &mut datagram);
+            datagram.extend_from_slice(payload);
+            // Datagrams may be lost.
+            let _ = self.quic.datagrams().send(datagram.into(), false);
+        }
+    }
+
+    /// Makes the packets of a request a peer's; false: there is no such request.
+    pub(super) fn attach(&mut self, id: StreamId, peer: crate::PeerId) -> bool {
+        let exists = self.requests.contains_key(&id);
+        if exists {
+            self.tunnel = Some(PacketTunnel::new(id, peer));
+            self.admit();
+        }
+        exists
+    }
+
+    /// The peer may use more of our memory than a stranger.
+    pub(super) fn admit(&mut self) {
+        if !std::mem::replace(&mut self.is_admitted, true) {
+            self.quic.set_receive_window(config::ADMITTED_WINDOW);
+            self.quic.set_max_concurrent_streams(Dir::Bi, config::ADMITTED_REQUESTS);
+        }
+    }
+
+    pub(super) fn max_packet_len(&mut self) -> Option<usize> {
+        Some(self.tunnel.as_ref()?.max_packet_len(&mut self.quic))
+    }
+
+    pub(super) fn send_frame(&mut self, frame: Frame<'_>) {
+        let Self { quic, tunnel: Some(tunnel), requests, losses, .. } = self else { return };
+        if let Some(request) = requests.get_mut(&tunnel.stream) {
+            tunnel.send_frame(quic, request, frame, losses);
+        }
+    }
+
+    pub(super) fn send_packet(&mut self, packet: &[u8]) {
+        let Self { quic, tunnel: Some(tunnel), losses, .. } = self else { return };
+        tunnel.send_packet(quic, packet, losses);
+    }
+
+    /// The next packet of the peer, copied to the start of `slot`, and its length.
+    pub(super) fn poll_packet(
+        &mut self,
+        slot: &mut [u8],
+        now: Instant,
+    ) -> Option<(crate::PeerId, usize)> {
+        while let Some(datagram) = self.quic.datagrams().recv() {
+            let Some((stream, payload)) = request_of(datagram) else {
+                self.fail(&Violation::Datagram, now);
+                return None;
+            };
+            match (&self.tunnel, self.requests.get(&stream)) {
+                (Some(tunnel), _) if tunnel.stream == stream => {
+                    let Some(packet) = packet_in(&payload) else { continue };
+                    if let Some(slot) = slot.get_mut(..packet.len())
+                        && !packet.is_empty()
+                    {
+                        slot.copy_from_slice(packet);
+                        return Some((tunnel.peer, packet.len()));
+                    }
+                }
+                (_, Some(request)) => request.handle_datagram(payload),
+                // Of a request that has ended, or whose head is still on its way.
+                (_, None) => {}
+            }
+        }
+        None
+    }
+
+    fn name(&self, id: StreamId) -> QuicStreamId {
+        QuicStreamId { connection: self.id, stream: id.into() }
+    }
+}
+
+fn peer_pin(quic: &Quic) -> Option<Pin> {
+    let identity = quic.crypto_session().peer_identity()?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::pin_of(chain.first()?).ok()
+}
+
+fn error_of(reason: &ConnectionError) -> QuicError {
+    // The verifier's own error does not survive QUIC; the code of its alert does (RFC 9001 §4.8).
+    const CERTIFICATE_UNKNOWN: u64 = 0x100 + 46;
+
+    match reason {
+        ConnectionError::TransportError(error) if u64::from(error.code) == CERTIFICATE_UNKNOWN => {
+            QuicError::PinMismatch
+        }
+        ConnectionError::LocallyClosed => QuicError::Closed,
+        ConnectionError::TransportError(_)
+        | ConnectionError::VersionMismatch
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::ApplicationClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::CidsExhausted => QuicError::Lost { reason: reason.to_string() },
+    }
+}

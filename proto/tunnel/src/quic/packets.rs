@@ -1,0 +1,140 @@
+//! IP packets in the datagrams of a connection (RFC 9484 §6).
+
+use adit_proto::{
+    http3::{decode_varint, encode_varint},
+    masque::{CONTEXT_ID_PACKET, encode_datagram_capsule_header},
+};
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{Connection, SendDatagramError, StreamId};
+
+use super::request_stream::RequestStream;
+use crate::{Frame, PeerId, packet::clamp_segment_size};
+
+/// Most that waits for the congestion window, in bytes: 8 ms of 4 Gbit/s.
+pub(super) const MAX_QUEUE_LEN: usize = 4 << 20;
+
+/// What may wait however small the window is: two super-packets.
+const MIN_QUEUE_LEN: usize = 128 << 10;
+
+/// A CONNECT-IP request whose packets are a peer's.
+#[derive(Debug)]
+pub(super) struct PacketTunnel {
+    pub(super) stream: StreamId,
+    pub(super) peer: PeerId,
+    /// What stands before each packet in a datagram: the request and the context.
+    prefix: Vec<u8>,
+}
+
+/// Packets that were not sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PacketLosses {
+    /// The congestion window is small and enough wait.
+    pub(super) congestion: u64,
+    /// Longer than the path takes.
+    pub(super) too_big: u64,
+}
+
+impl PacketTunnel {
+    pub(super) fn new(stream: StreamId, peer: PeerId) -> Self {
+        let mut prefix = Vec::new();
+        encode_varint(quarter(stream), &mut prefix);
+        encode_varint(CONTEXT_ID_PACKET, &mut prefix);
+        Self { stream, peer, prefix }
+    }
+
+    /// The longest packet that fits into a datagram.
+    pub(super) fn max_packet_len(&self, quic: &mut Connection) -> usize {
+        let max = quic.datagrams().max_size().unwrap_or_default();
+        max.saturating_sub(self.prefix.len())
+    }
+
+    /// Queues all packets that a frame stands for.
+    ///
+    /// One that is too long although its sender cannot be told goes by the stream.
+    pub(super) fn send_frame(
+        &self,
+        quic: &mut Connection,
+        request: &mut RequestStream,
+        frame: Frame<'_>,
+        losses: &mut PacketLosses,
+    ) {
+        let count = frame.packet_count() as usize;
+        let max_packet_len = self.max_packet_len(quic);
+        let len = frame.packet().len() + count * (self.prefix.len() + 100);
+        let mut buffer = BytesMut::with_capacity(len);
+        let mut room = room(quic);
+        let mut segments = frame.segments();
+        while let Some(packet) = segments.next() {
+            if count == 1 {
+                clamp_segment_size(packet, max_packet_len);
+            }
+            if packet.len() > max_packet_len {
+                let mut capsule = Vec::with_capacity(packet.len() + 16);
+                encode_datagram_capsule_header(packet.len() + 1, &mut capsule);
+                encode_varint(CONTEXT_ID_PACKET, &mut capsule);
+                capsule.extend_from_slice(packet);
+                losses.too_big += u64::from(!request.send_capsule(capsule.into()));
+                continue;
+            }
+            if room < packet.len() {
+                losses.congestion += 1;
+                continue;
+            }
+            room -= packet.len();
+            buffer.extend_from_slice(&self.prefix);
+            buffer.extend_from_slice(packet);
+            send(quic, buffer.split().freeze(), losses);
+        }
+    }
+
+    /// Queues one packet of our own, which is short.
+    pub(super) fn send_packet(
+        &self,
+        quic: &mut Connection,
+        packet: &[u8],
+        losses: &mut PacketLosses,
+    ) {
+        let mut buffer = BytesMut::with_capacity(self.prefix.len() + packet.len());
+        buffer.extend_from_slice(&self.prefix);
+        buffer.extend_from_slice(packet);
+        send(quic, buffer.freeze(), losses);
+    }
+}
+
+/// How many bytes may still wait: no more than the congestion window, so that waiting adds no more
+/// than a round trip.
+fn room(quic: &mut Connection) -> usize {
+    let window = usize::try_from(quic.congestion_state().window()).unwrap_or(MAX_QUEUE_LEN);
+    let queued = (MAX_QUEUE_LEN * 2).saturating_sub(quic.datagrams().send_buffer_space());
+    window.clamp(MIN_QUEUE_LEN, MAX_QUEUE_LEN).saturating_sub(queued)
+}
+
+fn send(quic: &mut Connection, datagram: Bytes, losses: &mut PacketLosses) {
+    match quic.datagrams().send(datagram, false) {
+        Ok(()) => {}
+        Err(SendDatagramError::TooLarge) => losses.too_big += 1,
+        Err(
+            SendDatagramError::Blocked(_)
+            | SendDatagramError::UnsupportedByPeer
+            | SendDatagramError::Disabled,
+        ) => losses.congestion += 1,
+    }
+}
+
+/// The quarter stream id of a request (RFC 9297 §2.1).
+pub(super) fn quarter(stream: StreamId) -> u64 {
+    u64::from(quinn_proto::VarInt::from(stream)) / 4
+}
+
+/// Parts a datagram into the request that it is of and what it carries; none: it is malformed.
+pub(super) fn request_of(mut datagram: Bytes) -> Option<(StreamId, Bytes)> {
+    let (quarter, len) = decode_varint(&datagram)?;
+    let stream = quarter.checked_mul(4).and_then(|id| quinn_proto::VarInt::from_u64(id).ok())?;
+    Some((StreamId::from(stream), datagram.split_off(len)))
+}
+
+/// The packet in what a datagram of a CONNECT-IP request carries; none: it is of another context.
+pub(super) fn packet_in(payload: &Bytes) -> Option<&[u8]> {
+    let (context, len) = decode_varint(payload)?;
+    if context == CONTEXT_ID_PACKET { payload.get(len..) } else { None }
+}

@@ -1,0 +1,275 @@
+use std::{
+    net::SocketAddr,
+    sync::mpsc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use adit_proto::http3::{Field, RequestHead, ResponseHead};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::{mpsc as tokio_mpsc, oneshot},
+};
+
+use super::*;
+use crate::{KeyPair, Offloads, PeerId, ReceiveBatch, UdpSocket, Waiter, Waker};
+
+/// What a test asks of the thread of one end.
+type Job = Box<dyn FnOnce(&mut QuicEndpoint, Instant) + Send>;
+
+/// An endpoint with a socket on loopback and a thread that turns it.
+struct End {
+    address: SocketAddr,
+    jobs: mpsc::Sender<Job>,
+    waker: Waker,
+    requests: tokio_mpsc::UnboundedReceiver<IncomingRequest>,
+    packets: tokio_mpsc::UnboundedReceiver<(PeerId, Vec<u8>)>,
+    _thread: JoinHandle<()>,
+}
+
+impl End {
+    fn server(identity: &KeyPair) -> Self {
+        let identity = identity.clone();
+        Self::start(|waker| QuicEndpoint::server(identity, 1500, 0, 1, waker))
+    }
+
+    fn client(identity: &KeyPair) -> Self {
+        let identity = identity.clone();
+        Self::start(|waker| QuicEndpoint::client(identity, 1500, waker))
+    }
+
+    fn start(endpoint: impl FnOnce(Waker) -> QuicEndpoint) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut udp = UdpSocket::try_bind(any, Offloads::ALL).unwrap();
+        let address = udp.local_address();
+        let (waiter, waker) = Waiter::try_new().unwrap();
+        let mut endpoint = endpoint(waker.clone());
+        let (jobs, incoming) = mpsc::channel::<Job>();
+        let (requests_in, requests) = tokio_mpsc::unbounded_channel();
+        let (packets_in, packets) = tokio_mpsc::unbounded_channel();
+        let thread = std::thread::spawn(move || {
+            use std::os::fd::AsFd as _;
+
+            let mut batch = ReceiveBatch::new();
+            let mut slot = vec![0; 65_535];
+            loop {
+                let now = Instant::now();
+                let ready =
+                    waiter.wait(None, Some(udp.as_fd()), endpoint.poll_timeout(), now).unwrap();
+                let now = Instant::now();
+                loop {
+                    match incoming.try_recv() {
+                        Ok(job) => job(&mut endpoint, now),
+                        Err(mpsc::TryRecvError::Empty) => break,
+                        Err(mpsc::TryRecvError::Disconnected) => return,
+                    }
+                }
+                if ready.udp && udp.receive(&mut batch).unwrap() {
+                    for datagram in batch.datagrams() {
+                        assert!(is_quic(datagram.bytes));
+                        endpoint.handle_datagram(&datagram, now);
+                    }
+                }
+                endpoint.handle_timeout(now);
+                while let Some((peer, len)) = endpoint.poll_packet(&mut slot, now) {
+                    let _ = packets_in.send((peer, slot[..len].to_vec()));
+                }
+                endpoint.flush(&mut udp, now);
+                while let Some(event) = endpoint.poll_event() {
+                    if let QuicEvent::Request(request) = event {
+                        let _ = requests_in.send(*request);
+                    }
+                }
+            }
+        });
+        Self { address, jobs, waker, requests, packets, _thread: thread }
+    }
+
+    fn run(&self, job: impl FnOnce(&mut QuicEndpoint, Instant) + Send + 'static) {
+        self.jobs.send(Box::new(job)).unwrap();
+        self.waker.wake();
+    }
+
+    async fn connect(&self, to: &Self, pin: adit_proto::Pin) -> Result<QuicConnection, QuicError> {
+        let (dialled, connection) = oneshot::channel();
+        let address = to.address;
+        self.run(move |endpoint, now| endpoint.connect(address, pin, dialled, now));
+        connection.await.unwrap()
+    }
+
+    /// Attaches a stream to a peer, and says whether that was possible.
+    async fn attach(&self, stream: QuicStreamId) -> bool {
+        let (done, attached) = oneshot::channel();
+        self.run(move |endpoint, _now| {
+            let _ = done.send(endpoint.attach(stream, PeerId::sample()));
+        });
+        attached.await.unwrap()
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // The thread ends when it is woken and nobody can ask for more.
+        self.jobs = mpsc::channel().0;
+        self.waker.wake();
+    }
+}
+
+struct World {
+    server: End,
+    client: End,
+    connection: QuicConnection,
+    client_key: KeyPair,
+}
+
+async fn world() -> World {
+    let (server_key, client_key) =
+        (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
+    let (server, client) = (End::server(&server_key), End::client(&client_key));
+    let connection = client.connect(&server, server_key.pin()).await.unwrap();
+    World { server, client, connection, client_key }
+}
+
+fn connect_head() -> RequestHead {
+    RequestHead {
+        method: "CONNECT".to_owned(),
+        protocol: None,
+        scheme: None,
+        authority: Some("wiki.example:443".to_owned()),
+        path: None,
+        headers: vec![Field {
+            name: "proxy-authorization".to_owned(),
+            value: "Bearer x".to_owned(),
+        }],
+    }
+}
+
+fn ok() -> ResponseHead {
+    ResponseHead { status: 200, headers: Vec::new() }
+}
+
+#[tokio::test]
+async fn a_request_arrives_with_the_pin_of_its_sender_and_bytes_flow_both_ways() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let answer = world.connection.request(connect_head()).await.unwrap();
+        (world.connection, answer)
+    });
+    let request = world.server.requests.recv().await.unwrap();
+    assert_eq!(request.head, connect_head());
+    assert_eq!(request.peer_pin, world.client_key.pin());
+    let connection = request.stream.connection();
+    world.server.run(move |endpoint, _now| endpoint.admit(connection));
+    let (mut at_server, _datagrams) = request.respond(ok());
+    let (_connection, (_stream, head, mut at_client, _datagrams)) = asked.await.unwrap();
+    assert_eq!(head.status, 200);
+
+    // More than windows and pipes hold, so both have to be emptied to go on.
+    let sent: Vec<u8> = (0..30_000_000_u32).map(|n| (n >> 3) as u8).collect();
+    let echo = tokio::spawn(async move {
+        let mut received = Vec::new();
+        at_server.read_to_end(&mut received).await.unwrap();
+        at_server.write_all(&received).await.unwrap();
+        at_server.shutdown().await.unwrap();
+    });
+    at_client.write_all(&sent).await.unwrap();
+    at_client.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    at_client.read_to_end(&mut back).await.unwrap();
+    echo.await.unwrap();
+    assert!(back == sent, "{} of {} bytes came back", back.len(), sent.len());
+}
+
+#[tokio::test]
+async fn packets_of_an_attached_request_arrive_as_they_were_sent() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let answer = world.connection.request(connect_head()).await.unwrap();
+        (world.connection, answer)
+    });
+    let request = world.server.requests.recv().await.unwrap();
+    assert!(world.server.attach(request.stream).await);
+    let (_at_server, _datagrams) = request.respond(ok());
+    let (_connection, (stream, _head, _at_client, _datagrams)) = asked.await.unwrap();
+    assert!(world.client.attach(stream).await);
+
+    let packet = [0x45; 1000];
+    world.client.run(move |endpoint, _now| endpoint.send_packet(PeerId::sample(), &packet));
+    let (peer, received) = world.server.packets.recv().await.unwrap();
+    assert_eq!((peer, received.as_slice()), (PeerId::sample(), packet.as_slice()));
+    world.server.run(move |endpoint, _now| endpoint.send_packet(PeerId::sample(), &packet[..20]));
+    let (_peer, received) = world.client.packets.recv().await.unwrap();
+    assert_eq!(received, packet[..20]);
+}
+
+#[tokio::test]
+async fn datagrams_of_a_request_reach_its_task_and_no_other() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let answer = world.connection.request(connect_head()).await.unwrap();
+        (world.connection, answer)
+    });
+    let request = world.server.requests.recv().await.unwrap();
+    let (_at_server, mut at_server) = request.respond(ok());
+    let (_connection, (_stream, _head, _at_client, at_client)) = asked.await.unwrap();
+    at_client.send(Bytes::from_static(b"\0hello"));
+    assert_eq!(at_server.next().await.unwrap(), b"\0hello".as_slice());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_broken_off_does_not_look_complete() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let answer = world.connection.request(connect_head()).await.unwrap();
+        (world.connection, answer)
+    });
+    let request = world.server.requests.recv().await.unwrap();
+    let (mut at_server, _datagrams) = request.respond(ok());
+    let (_connection, (_stream, _head, mut at_client, _datagrams)) = asked.await.unwrap();
+    at_server.write_all(b"half").await.unwrap();
+    let mut half = [0; 4];
+    at_client.read_exact(&mut half).await.unwrap();
+    at_server.abort();
+    let error = at_client.read(&mut half).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_server_of_another_key_is_told_apart_from_one_that_is_not_there() {
+    let keys = [(); 3].map(|()| KeyPair::try_generate().unwrap());
+    let (server, client) = (End::server(&keys[0]), End::client(&keys[1]));
+    let error = client.connect(&server, keys[2].pin()).await.unwrap_err();
+    assert_eq!(error, QuicError::PinMismatch);
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_is_rejected() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move { world.connection.request(connect_head()).await.err() });
+    drop(world.server.requests.recv().await.unwrap());
+    assert_eq!(asked.await.unwrap(), Some(QuicError::Reset));
+}
+
+#[tokio::test]
+async fn a_lost_connection_ends_its_requests() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move { world.connection.request(connect_head()).await });
+    let request = world.server.requests.recv().await.unwrap();
+    let (mut at_server, _datagrams) = request.respond(ok());
+    // The answer of the task drops the connection, and with it all of its streams.
+    let (_stream, _head, at_client, _datagrams) = asked.await.unwrap().unwrap();
+    drop(at_client);
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(5), at_server.read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "the server's stream is still open");
+}
+
+#[test]
+fn wireguard_is_not_quic() {
+    for kind in 1..=4 {
+        assert!(!is_quic(&[kind, 0, 0, 0]));
+    }
+    assert!(!is_quic(&[]));
+    assert!(is_quic(&[0xc0]) && is_quic(&[0x40]));
+}
