@@ -101,7 +101,7 @@ pub(crate) fn start(
     {
         let (commands, incoming) = mpsc::channel(COMMANDS);
         handles.push(LaneHandle { commands, waker });
-        let carrier = Carrier {
+        let worker = Worker {
             number,
             tunnel,
             handshakes,
@@ -119,7 +119,7 @@ pub(crate) fn start(
             metrics: published.clone(),
             metrics_due: now.monotonic,
         };
-        spawn(format!("lane-{number}"), ended.clone(), move || carrier.run(&waiter))?;
+        spawn(format!("lane-{number}"), ended.clone(), move || worker.run(&waiter))?;
     }
     Ok((DataPlane::new(handles, stop_distributor), metrics, end))
 }
@@ -137,7 +137,7 @@ fn spawn(
 }
 
 /// One lane.
-struct Carrier {
+struct Worker {
     number: usize,
     tunnel: Tunnel,
     handshakes: Handshakes,
@@ -185,7 +185,7 @@ const UDP_BYTES: usize = 512 * 1024;
 const HANDSHAKES: usize = 4;
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Carrier {
+impl Worker {
     fn run(mut self, waiter: &Waiter) -> io::Result<()> {
         use std::os::fd::AsFd as _;
 
