@@ -70,12 +70,33 @@ impl Admission {
         self.devices.get(&device_id)?.session_id()
     }
 
+    /// What is known of a device that is admitted.
+    pub(crate) fn device(&self, device_id: DeviceId) -> Option<DeviceOnConnector> {
+        self.devices.get(&device_id).map(|admitted| admitted.device.clone())
+    }
+
     /// A session shows a credential whose signature, holder and times are verified already.
     ///
     /// Says until when the device is admitted, or why it is not.
     pub(crate) fn handle_present(
         &mut self,
         session_id: SessionId,
+        credential: Credential,
+    ) -> Result<Timestamp, Reason> {
+        self.admit(Some(session_id), credential)
+    }
+
+    /// The same of a request that is no session; the session of the device, if it has one, stays.
+    pub(crate) fn handle_credential(
+        &mut self,
+        credential: Credential,
+    ) -> Result<Timestamp, Reason> {
+        self.admit(None, credential)
+    }
+
+    fn admit(
+        &mut self,
+        session_id: Option<SessionId>,
         credential: Credential,
     ) -> Result<Timestamp, Reason> {
         let Some(enforced) = self.standing.live() else { return Err(Reason::BundleStale) };
@@ -89,7 +110,8 @@ impl Admission {
         if credential.addresses.is_empty() || !credential.addresses.iter().all(in_range) {
             return Err(Reason::CredentialInvalid);
         }
-        if self.by_session.get(&session_id).is_some_and(|known| *known != device_id) {
+        let owner = session_id.and_then(|session_id| self.by_session.get(&session_id));
+        if owner.is_some_and(|known| *known != device_id) {
             return Err(Reason::CredentialInvalid);
         }
         let rivals =
@@ -107,7 +129,9 @@ impl Admission {
             Some(Proof::Credential { issued_at: known, expires_at, .. }) if *known > issued_at => {
                 // A newer credential of this device was seen; the older one takes nothing back.
                 let expires_at = *expires_at;
-                self.take_over_session(device_id, session_id);
+                if let Some(session_id) = session_id {
+                    self.take_over_session(device_id, session_id);
+                }
                 return Ok(expires_at);
             }
             Some(Proof::Credential { .. }) | None => {}
@@ -117,8 +141,11 @@ impl Admission {
             self.remove(rival, Reason::CredentialInvalid);
         }
         let expires_at = credential.expires_at.0;
-        self.take_over_session(device_id, session_id);
-        let proof = Proof::Credential { issued_at, expires_at, session_id: Some(session_id) };
+        if let Some(session_id) = session_id {
+            self.take_over_session(device_id, session_id);
+        }
+        let session_id = session_id.or_else(|| self.session_of(device_id));
+        let proof = Proof::Credential { issued_at, expires_at, session_id };
         self.insert(AdmittedDevice { device: from_credential(credential), proof });
         Ok(expires_at)
     }

@@ -1,9 +1,11 @@
 //! The threads that carry packets, each those of its own devices.
 
+mod carriers;
 mod command;
 mod distributor;
 mod handshakes;
 mod metrics;
+mod packet_pipe;
 
 use std::{
     collections::HashMap,
@@ -13,25 +15,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::{DeviceId, Reason};
+use adit_proto::{DeviceId, Reason, Verdict};
 use adit_tunnel::{
-    Datagram, DropReason, Frame, Inbound, Opened, Outbound, Packet, PeerConfig, PeerId,
-    ReceiveBatch, Received, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket,
-    Waiter, Waker, WireguardSecret, refuse,
+    Datagram, DropReason, Frame, Inbound, IncomingRequest, KeyPair, Opened, Outbound, Packet,
+    PeerConfig, PeerId, QuicEndpoint, QuicEvent, QuicStreamId, ReceiveBatch, Received, Refusal,
+    Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter, Waker, WireguardSecret,
+    is_quic, refuse,
 };
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, trace};
 
-pub(crate) use self::{
-    command::{AdmitError, DataPlane, DeviceOnConnector, Stopped},
-    metrics::{DataPlaneMetrics, Losses},
-};
 use self::{
+    carriers::{Carrier, Carriers},
     command::{Command, LaneHandle},
     distributor::{Distributor, FrameQueue, Owners},
     handshakes::Handshakes,
     metrics::Published,
+    packet_pipe::{Inlet, Outlet},
+};
+pub(crate) use self::{
+    command::{AdmitError, DataPlane, DeviceOnConnector, Stopped},
+    metrics::{DataPlaneMetrics, Losses},
+    packet_pipe::PacketPipe,
 };
 use crate::{
     clock::Now,
@@ -50,9 +56,37 @@ pub(crate) struct RecordSinks {
     pub(crate) denials: mpsc::Sender<FlowRecord>,
 }
 
+impl RecordSinks {
+    /// Hands a record on; what the queues do not take is counted.
+    pub(crate) fn hand_on(&self, record: FlowRecord, losses: &mut Losses) {
+        let concerns_device = match record.verdict {
+            Verdict::Deny => true,
+            Verdict::Cut => true,
+            Verdict::Allow => false,
+            Verdict::Closed => false,
+        };
+        if concerns_device && self.denials.try_send(record.clone()).is_err() {
+            losses.denials += 1;
+        }
+        if self.access.try_send(record).is_err() {
+            losses.records += 1;
+        }
+    }
+}
+
+/// A request that came to a lane by QUIC.
+pub(crate) struct RequestOnLane {
+    pub(crate) lane: usize,
+    pub(crate) request: IncomingRequest,
+}
+
 /// Everything the data plane needs, opened already.
 pub(crate) struct DataPlaneParts {
     pub(crate) secret: WireguardSecret,
+    /// Who the connector is in TLS.
+    pub(crate) identity: KeyPair,
+    /// Where requests go.
+    pub(crate) requests: mpsc::Sender<RequestOnLane>,
     /// One for each lane.
     pub(crate) udp: Vec<UdpSocket>,
     pub(crate) path: KernelPath,
@@ -71,7 +105,7 @@ pub(crate) fn start(
     /// Commands wait for room, so that none is lost.
     const COMMANDS: usize = 64;
 
-    let DataPlaneParts { secret, udp, path, sinks } = parts;
+    let DataPlaneParts { secret, identity, requests, udp, path, sinks } = parts;
     let now = Now::read();
     let lanes = u8::try_from(udp.len()).context("too many lanes")?;
     let (tunnels, filter) = Tunnel::lanes(&secret, path.mtu(), lanes, now.monotonic);
@@ -100,10 +134,18 @@ pub(crate) fn start(
         .zip(waiters.into_iter().zip(wakers).zip(handshakes))
     {
         let (commands, incoming) = mpsc::channel(COMMANDS);
-        handles.push(LaneHandle { commands, waker });
+        let inlet = Inlet::new(waker.clone());
+        let lane = u8::try_from(number).context("too many lanes")?;
+        let link_mtu = path.mtu().saturating_add(DATA_OVERHEAD_AND_HEADERS);
+        let quic = QuicEndpoint::server(identity.clone(), link_mtu, lane, lanes, waker.clone());
+        handles.push(LaneHandle { commands, waker, inlet: inlet.clone() });
         let worker = Worker {
             number,
             tunnel,
+            quic,
+            carriers: Carriers::default(),
+            inlet,
+            requests: requests.clone(),
             handshakes,
             forwarder: Forwarder::new(Limits::default().share_of(lanes), now),
             peers: Peers::default(),
@@ -140,6 +182,10 @@ fn spawn(
 struct Worker {
     number: usize,
     tunnel: Tunnel,
+    quic: QuicEndpoint,
+    carriers: Carriers,
+    inlet: Inlet,
+    requests: mpsc::Sender<RequestOnLane>,
     handshakes: Handshakes,
     forwarder: Forwarder,
     peers: Peers,
@@ -184,6 +230,8 @@ const UDP_BYTES: usize = 512 * 1024;
 /// Each takes some 150 µs.
 const HANDSHAKES: usize = 4;
 const METRICS_INTERVAL: Duration = Duration::from_secs(1);
+/// What the interface's MTU leaves for WireGuard, UDP and IPv6.
+const DATA_OVERHEAD_AND_HEADERS: u16 = 80;
 
 impl Worker {
     fn run(mut self, waiter: &Waiter) -> io::Result<()> {
@@ -210,6 +258,7 @@ impl Worker {
             if ready.udp {
                 self.receive_datagrams(&mut batch, now)?;
             }
+            self.take_piped_packets(now);
             // The waiter knows of the interface only where no queue stands for it.
             if ready.tun {
                 self.read_frames(&mut buffer, now)?;
@@ -220,11 +269,13 @@ impl Worker {
 
     fn deadline(&self) -> Instant {
         let due = self.metrics_due.min(self.forwarder.poll_timeout());
-        self.tunnel.poll_timeout().map_or(due, |tunnel| tunnel.min(due))
+        let others = self.tunnel.poll_timeout().into_iter().chain(self.quic.poll_timeout());
+        others.fold(due, Instant::min)
     }
 
     fn handle_timeouts(&mut self, now: Now) {
         self.tunnel.handle_timeout(now.monotonic);
+        self.quic.handle_timeout(now.monotonic);
         self.forwarder.handle_timeout(now);
         self.flush(now);
         if now.monotonic >= self.metrics_due {
@@ -249,6 +300,18 @@ impl Worker {
                     self.remove(device_id, reason, now);
                     let _ = done.send(());
                 }
+                Command::Attach { device_id, stream, done } => {
+                    let _ = done.send(self.attach(device_id, stream, now));
+                }
+                Command::AttachPipe { device_id, outlet, done } => {
+                    let peer = self.peers.by_device.get(&device_id).map(|(peer, _)| *peer);
+                    if let Some(peer) = peer {
+                        self.quic.detach(peer);
+                        self.carriers.attach_pipe(peer, outlet);
+                    }
+                    let _ = done.send(peer.is_some());
+                }
+                Command::Admit { connection } => self.quic.admit(connection),
                 Command::Enforce { standing, replaced } => {
                     // Who asked is gone only while the process ends.
                     let _ = replaced.send(self.forwarder.handle_standing(standing, now));
@@ -306,6 +369,21 @@ impl Worker {
         // The resets still need the peer's session.
         self.flush(now);
         self.tunnel.remove(peer);
+        self.quic.detach(peer);
+        self.carriers.remove(peer);
+    }
+
+    /// Lets a request carry the packets of a device that is admitted.
+    fn attach(&mut self, device_id: DeviceId, stream: QuicStreamId, now: Now) -> bool {
+        let Some((peer, _addresses)) = self.peers.by_device.get(&device_id) else { return false };
+        let is_attached = self.quic.attach(stream, *peer);
+        if is_attached {
+            self.carriers.set(*peer, Carrier::Quic);
+            if let Some(source) = self.quic.remote_of(*peer) {
+                self.forwarder.handle_source(*peer, source.ip(), now);
+            }
+        }
+        is_attached
     }
 
     fn receive_datagrams(&mut self, batch: &mut ReceiveBatch, now: Now) -> io::Result<()> {
@@ -316,14 +394,14 @@ impl Worker {
             }
             for datagram in batch.datagrams() {
                 bytes += datagram.bytes.len();
-                self.handle_datagram(&datagram, now);
-            }
-            if let Some((peer, run)) = self.inbound.finish() {
-                let Self { forwarder, path, losses, .. } = self;
-                if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
-                    self.send_to(peer, &reply, now);
+                if is_quic(datagram.bytes) {
+                    self.quic.handle_datagram(&datagram, now.monotonic);
+                } else {
+                    self.handle_datagram(&datagram, now);
                 }
             }
+            self.finish_run(Carrier::Wireguard, now);
+            self.take_quic_packets(now);
             self.flush(now);
         }
         Ok(())
@@ -344,8 +422,64 @@ impl Worker {
             }
         }
         self.handle_tunnel_events(now);
+        self.carry_runs(Carrier::Wireguard, now);
+    }
+
+    /// Takes the packets that devices have sent by QUIC.
+    fn take_quic_packets(&mut self, now: Now) {
+        while let Some((peer, len)) = self.quic.poll_packet(self.inbound.slot(), now.monotonic) {
+            self.take_packet(peer, len, Carrier::Quic, now);
+        }
+        self.finish_run(Carrier::Quic, now);
+    }
+
+    /// Takes the packets that tasks have received for devices.
+    fn take_piped_packets(&mut self, now: Now) {
+        let mut count = 0;
+        while let Some((device_id, packet)) = self.inlet.pop() {
+            let Some((peer, _addresses)) = self.peers.by_device.get(&device_id) else { continue };
+            let peer = *peer;
+            let slot = self.inbound.slot();
+            if let Some(slot) = slot.get_mut(..packet.len()) {
+                slot.copy_from_slice(&packet);
+                self.take_packet(peer, packet.len(), Carrier::Pipe, now);
+            }
+            count += 1;
+        }
+        if count > 0 {
+            self.finish_run(Carrier::Pipe, now);
+            self.flush(now);
+        }
+    }
+
+    /// Takes a packet that lies in the slot.
+    fn take_packet(&mut self, peer: PeerId, len: usize, carrier: Carrier, now: Now) {
+        let packet = self.inbound.slot().get(..len).unwrap_or_default();
+        if Packet::source_of(packet).is_some_and(|source| self.tunnel.owns(peer, source)) {
+            self.inbound.take(peer, len);
+            self.carry_runs(carrier, now);
+            return;
+        }
+        match Packet::try_parse(packet) {
+            Ok(packet) => self.forwarder.handle_spoofed(peer, &packet, now),
+            Err(_error) => self.forwarder.handle_malformed(),
+        }
+    }
+
+    fn carry_runs(&mut self, carrier: Carrier, now: Now) {
         while let Some((peer, run)) = self.inbound.poll_run() {
-            let Self { forwarder, path, losses, .. } = self;
+            let Self { forwarder, path, losses, carriers, .. } = self;
+            carriers.note(peer, carrier);
+            if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
+                self.send_to(peer, &reply, now);
+            }
+        }
+    }
+
+    fn finish_run(&mut self, carrier: Carrier, now: Now) {
+        if let Some((peer, run)) = self.inbound.finish() {
+            let Self { forwarder, path, losses, carriers, .. } = self;
+            carriers.note(peer, carrier);
             if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
                 self.send_to(peer, &reply, now);
             }
@@ -420,13 +554,24 @@ impl Worker {
         let volume = Volume { packets: frame.packet_count().into(), bytes: frame.wire_bytes() };
         match self.forwarder.handle_service_packet(&packet, volume, now) {
             Service::Send(peer) => {
-                let max_packet_len = self.tunnel.max_packet_len(peer);
+                let carrier = self.carriers.of(peer);
+                let max_packet_len = match carrier {
+                    Carrier::Wireguard => self.tunnel.max_packet_len(peer),
+                    Carrier::Quic => self.quic.max_packet_len(peer).unwrap_or_default(),
+                    Carrier::Pipe => usize::from(self.path.mtu()),
+                };
                 if !frame.fits(max_packet_len) {
                     self.refuse_too_big(&packet, max_packet_len);
                     return;
                 }
-                let Self { outbound, tunnel, udp, .. } = self;
-                outbound.seal_frame(tunnel, udp, peer, frame, now.monotonic);
+                let Self { outbound, tunnel, udp, quic, carriers, .. } = self;
+                match carrier {
+                    Carrier::Wireguard => {
+                        outbound.seal_frame(tunnel, udp, peer, frame, now.monotonic);
+                    }
+                    Carrier::Quic => quic.send_frame(peer, frame),
+                    Carrier::Pipe => carriers.pipe_frame(peer, frame),
+                }
             }
             Service::Orphan => self.handle_orphan(&packet, now),
             Service::Drop => {}
@@ -450,8 +595,31 @@ impl Worker {
     }
 
     fn send_to(&mut self, peer: PeerId, packet: &[u8], now: Now) {
-        let Self { outbound, tunnel, udp, .. } = self;
-        outbound.seal_packet(tunnel, udp, peer, packet, now.monotonic);
+        let Self { outbound, tunnel, udp, quic, carriers, .. } = self;
+        match carriers.of(peer) {
+            Carrier::Wireguard => outbound.seal_packet(tunnel, udp, peer, packet, now.monotonic),
+            Carrier::Quic => quic.send_packet(peer, packet),
+            Carrier::Pipe => carriers.pipe_packet(peer, packet),
+        }
+    }
+
+    fn handle_quic_events(&mut self, now: Now) {
+        while let Some(event) = self.quic.poll_event() {
+            match event {
+                QuicEvent::Request(request) => {
+                    let request = RequestOnLane { lane: self.number, request: *request };
+                    // One that there is no room for is turned away.
+                    if self.requests.try_send(request).is_err() {
+                        debug!("More requests than can be looked at");
+                    }
+                }
+                QuicEvent::Roamed { peer, remote } => {
+                    debug!(device_id = ?self.peers.devices.get(&peer), %remote, "Device roamed");
+                    self.forwarder.handle_source(peer, remote.ip(), now);
+                }
+                QuicEvent::Detached { peer } => self.carriers.forget(peer, Carrier::Quic),
+            }
+        }
     }
 
     fn handle_tunnel_events(&mut self, now: Now) {
@@ -484,9 +652,11 @@ impl Worker {
             }
         }
         while let Some(record) = self.forwarder.poll_record() {
-            self.hand_on(record);
+            self.sinks.hand_on(record, &mut self.losses);
         }
         self.handle_tunnel_events(now);
+        self.quic.flush(&mut self.udp, now.monotonic);
+        self.handle_quic_events(now);
         self.outbound.flush(&mut self.tunnel, &mut self.udp, now.monotonic);
         while let Some(transmit) = self.tunnel.poll_transmit() {
             match self.udp.send(transmit.to, &transmit.bytes) {
@@ -495,23 +665,6 @@ impl Worker {
                     self.losses.control += 1;
                 }
             }
-        }
-    }
-
-    fn hand_on(&mut self, record: FlowRecord) {
-        use adit_proto::Verdict;
-
-        let concerns_device = match record.verdict {
-            Verdict::Deny => true,
-            Verdict::Cut => true,
-            Verdict::Allow => false,
-            Verdict::Closed => false,
-        };
-        if concerns_device && self.sinks.denials.try_send(record.clone()).is_err() {
-            self.losses.denials += 1;
-        }
-        if self.sinks.access.try_send(record).is_err() {
-            self.losses.records += 1;
         }
     }
 
@@ -526,6 +679,7 @@ impl Worker {
                 tunnel_drops: self.tunnel.drops(),
                 losses: Losses { lane_full, ..self.losses },
                 send_losses: self.outbound.losses(),
+                quic: self.quic.counters(),
             },
         );
     }

@@ -16,6 +16,7 @@ use crate::{
     bundle_store::BundleStore,
     config::Config,
     control::{self, Control},
+    credentials::Verifier,
     data_plane::{self, DataPlaneParts, RecordSinks},
     enforced::Standing,
     events::{self, EventCounters, EventUploader},
@@ -24,6 +25,7 @@ use crate::{
     health::{self, Health},
     listen,
     own_addresses::{self, OwnAddresses},
+    requests::{self, RequestServer},
     sessions::{self, SessionsParts},
     state_dir::StateDir,
 };
@@ -70,7 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let connector_id = membership.connector_id;
     let organisation_keys = membership.organisation_keys.clone();
     let control_plane = ControlPlane::try_new(&membership.url, membership.pin)?
-        .with_identity(AssertionSubject::Connector(connector_id), key);
+        .with_identity(AssertionSubject::Connector(connector_id), key.clone());
     info!(%connector_id, url = %membership.url, "Serving for this control plane");
 
     let store = BundleStore::open(state.clone(), membership);
@@ -96,9 +98,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (access, records) = mpsc::channel(events::QUEUE);
     let (denials_in, denials) = mpsc::channel(DENIALS);
     let sinks = RecordSinks { access, denials: denials_in };
-    let (data_plane, data_plane_metrics, mut data_plane_end) =
-        data_plane::start(DataPlaneParts { secret, udp, path, sinks })
-            .context("failed to start the data plane")?;
+    let (requests_in, requests) = mpsc::channel(requests::QUEUE);
+    let (registry, registry_requests) = mpsc::channel(sessions::REQUESTS);
+    let (data_plane, data_plane_metrics, mut data_plane_end) = data_plane::start(DataPlaneParts {
+        secret,
+        identity: key,
+        requests: requests_in,
+        udp,
+        path,
+        sinks: sinks.clone(),
+    })
+    .context("failed to start the data plane")?;
 
     let (forwards, forwards_seen) = watch::channel(false);
     let (session_count, session_count_seen) = watch::channel(0);
@@ -129,13 +139,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         forwarding: forwards_seen,
     };
     let uploader = EventUploader { control_plane, connector_id, records, counters: event_counters };
+    let verifier = Verifier { standing: standing_seen.clone(), organisation_keys };
+    let request_server = RequestServer {
+        verifier: verifier.clone(),
+        registry: registry.clone(),
+        data_plane: data_plane.clone(),
+        own_addresses: own_seen.clone(),
+        sinks,
+    };
     let sessions = SessionsParts {
         listener,
         data_plane: data_plane.clone(),
         wireguard_public_key,
-        organisation_keys,
+        verifier: verifier.clone(),
+        requests: (registry.clone(), registry_requests),
         standing: standing_seen.clone(),
-        own_addresses: own_seen,
+        own_addresses: own_seen.clone(),
         denials,
         count: session_count,
         drain: draining,
@@ -145,6 +164,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     background.spawn(control.run());
     background.spawn(freshness.run());
     background.spawn(own_addresses::follow(own));
+    background.spawn(request_server.run(requests));
     background.spawn(events::warn_of_losses(data_plane_metrics));
     background.spawn(async {
         if let Err(error) = health::serve(metrics_listener, health).await {

@@ -1,5 +1,6 @@
 //! The task that owns admission: sessions speak to it, and it alone changes the data plane.
 
+mod member;
 mod session;
 
 use std::{
@@ -8,29 +9,50 @@ use std::{
 };
 
 use adit_proto::{
-    ConnectorMessage, Credential, DeviceId, OrganisationKey, Reason, SessionId, Timestamp,
-    WireguardPublicKey,
+    ConnectorMessage, Credential, DeviceId, Reason, SessionId, Timestamp, WireguardPublicKey,
 };
 use adit_tunnel::SessionListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
-use self::session::{Context, Directive, Request};
+pub(crate) use self::member::{Member, Members};
+use self::session::{Context, Directive};
 use crate::{
     admission::{Admission, Output},
-    data_plane::{DataPlane, Stopped},
+    credentials::Verifier,
+    data_plane::{DataPlane, DeviceOnConnector, Stopped},
     enforced::Standing,
     forwarder::FlowRecord,
     own_addresses::OwnAddresses,
 };
+
+/// What is asked of the registry.
+pub(crate) enum Request {
+    /// A session shows a credential.
+    Present {
+        session_id: SessionId,
+        credential: Box<Credential>,
+        /// The way back, at the first time.
+        outbox: Option<mpsc::Sender<Directive>>,
+        answer: oneshot::Sender<Result<Timestamp, Reason>>,
+    },
+    /// A session has ended.
+    Closed { session_id: SessionId },
+    /// A request that is no session shows a credential.
+    Vouch { credential: Box<Credential>, answer: oneshot::Sender<Result<Member, Reason>> },
+}
+
+/// Requests wait for room, so that none is lost.
+pub(crate) const REQUESTS: usize = 256;
 
 /// What sessions are made from.
 pub(crate) struct SessionsParts {
     pub(crate) listener: SessionListener,
     pub(crate) data_plane: DataPlane,
     pub(crate) wireguard_public_key: WireguardPublicKey,
-    /// Trusted until a bundle names the organisation's keys.
-    pub(crate) organisation_keys: Vec<OrganisationKey>,
+    pub(crate) verifier: Verifier,
+    /// What is asked, by sessions too.
+    pub(crate) requests: (mpsc::Sender<Request>, mpsc::Receiver<Request>),
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) own_addresses: watch::Receiver<OwnAddresses>,
     /// Refused and cut flows, from the data plane.
@@ -43,21 +65,18 @@ pub(crate) struct SessionsParts {
 
 /// Serves sessions until it is told to drain.
 pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
-    /// Requests wait for room, so that none is lost.
-    const REQUESTS: usize = 256;
-
     let SessionsParts { listener, standing, own_addresses, .. } = parts;
-    let (requests, incoming) = mpsc::channel(REQUESTS);
+    let (requests, incoming) = parts.requests;
     let context = Context {
         requests,
-        standing: standing.clone(),
+        verifier: parts.verifier,
         own_addresses: own_addresses.clone(),
-        organisation_keys: parts.organisation_keys,
         wireguard_public_key: parts.wireguard_public_key,
     };
     let accepting = tokio::spawn(session::accept(listener, context));
     let registry = Registry {
         admission: Admission::default(),
+        members: Members::default(),
         outboxes: HashMap::new(),
         data_plane: parts.data_plane,
         standing,
@@ -73,6 +92,7 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
 
 struct Registry {
     admission: Admission,
+    members: Members,
     /// A session that does not keep up loses its place here, and so ends.
     outboxes: HashMap<SessionId, mpsc::Sender<Directive>>,
     data_plane: DataPlane,
@@ -101,6 +121,11 @@ impl Registry {
                 Event::Request(Request::Present { session_id, credential, outbox, answer }) => {
                     let granted = self.handle_present(session_id, *credential, outbox).await?;
                     // A session that has ended meanwhile says so by itself.
+                    let _ = answer.send(granted);
+                }
+                Event::Request(Request::Vouch { credential, answer }) => {
+                    let granted = self.handle_vouch(*credential).await?;
+                    // Whoever asked may have gone.
                     let _ = answer.send(granted);
                 }
                 Event::Request(Request::Closed { session_id }) => {
@@ -191,6 +216,20 @@ impl Registry {
         Ok(Ok(expires_at))
     }
 
+    /// Admits a device by a credential that comes without a session.
+    async fn handle_vouch(
+        &mut self,
+        credential: Credential,
+    ) -> Result<Result<Member, Reason>, Stopped> {
+        let device_id = credential.device_id;
+        if let Err(reason) = self.admission.handle_credential(credential) {
+            return Ok(Err(reason));
+        }
+        self.carry_out().await?;
+        let device = self.admission.device(device_id);
+        Ok(device.map(|device| self.members.follow(device)).ok_or(Reason::CredentialInvalid))
+    }
+
     fn handle_denial(&mut self, record: &FlowRecord) {
         let Some(session_id) = self.admission.session_of(record.device_id) else { return };
         let Some(outbox) = self.outboxes.get(&session_id) else { return };
@@ -213,6 +252,7 @@ impl Registry {
                 Output::Upsert(device) => self.upsert(device).await?,
                 Output::Remove { device_id, reason } => {
                     info!(%device_id, %reason, "Revoked access of a device");
+                    self.members.remove(device_id, reason);
                     self.data_plane.remove(device_id, reason).await?;
                 }
                 Output::Refuse { session_id, reason } => {
@@ -224,12 +264,10 @@ impl Registry {
         Ok(())
     }
 
-    async fn upsert(
-        &mut self,
-        device: crate::data_plane::DeviceOnConnector,
-    ) -> Result<(), Stopped> {
+    async fn upsert(&mut self, device: DeviceOnConnector) -> Result<(), Stopped> {
         use crate::data_plane::AdmitError;
 
+        self.members.update(&device);
         let device_id: DeviceId = device.subject.device_id;
         match self.data_plane.upsert(device).await {
             Ok(()) => Ok(()),

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use adit_policy::Subject;
 use adit_proto::{DeviceId, Reason, WireguardPublicKey};
-use adit_tunnel::{Lane, UpsertError, Waker};
+use adit_tunnel::{Lane, QuicConnectionId, QuicStreamId, UpsertError, Waker};
 use tokio::sync::{mpsc, oneshot};
 
+use super::packet_pipe::{Inlet, Outlet, PacketPipe};
 use crate::{enforced::Standing, own_addresses::OwnAddresses};
 
 /// A device that may send packets.
@@ -31,6 +32,15 @@ pub(crate) enum AdmitError {
     Stopped(#[from] Stopped),
 }
 
+/// Why a request cannot carry packets.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttachError {
+    #[error("the device or its request is gone")]
+    Gone,
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// The data plane has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the data plane has stopped")]
@@ -46,6 +56,22 @@ pub(crate) enum Command {
         device_id: DeviceId,
         reason: Reason,
         done: oneshot::Sender<()>,
+    },
+    /// Packets of a device are carried by this request from here on; false: one of both is gone.
+    Attach {
+        device_id: DeviceId,
+        stream: QuicStreamId,
+        done: oneshot::Sender<bool>,
+    },
+    /// Packets for a device go to a task from here on; false: it is gone.
+    AttachPipe {
+        device_id: DeviceId,
+        outlet: Outlet,
+        done: oneshot::Sender<bool>,
+    },
+    /// A connection is of one who is admitted.
+    Admit {
+        connection: QuicConnectionId,
     },
     /// What was enforced before goes back: freeing ten thousand policies takes long.
     Enforce {
@@ -68,6 +94,7 @@ pub(crate) struct DataPlane {
 pub(super) struct LaneHandle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) waker: Waker,
+    pub(super) inlet: Inlet,
 }
 
 impl LaneHandle {
@@ -114,6 +141,57 @@ impl DataPlane {
     /// Removes a device and cuts its flows; returns when no data of it passes.
     pub(crate) async fn remove(&self, device_id: DeviceId, reason: Reason) -> Result<(), Stopped> {
         remove_from(self.lanes.iter(), device_id, reason).await
+    }
+
+    /// Lets a request that came to a lane carry the packets of a device that is admitted: none, if
+    /// it does so, else a pipe for whoever serves the request, as the device is another lane's.
+    pub(crate) async fn attach(
+        &self,
+        device: &DeviceOnConnector,
+        lane: usize,
+        stream: QuicStreamId,
+    ) -> Result<Option<PacketPipe>, AttachError> {
+        let home = Lane::number_of(&device.public_key, self.lanes.len());
+        if home != lane {
+            return self.attach_pipe(device).await.map(Some);
+        }
+        let device_id = device.subject.device_id;
+        let (done, answer) = oneshot::channel();
+        let home = self.lanes.get(home).ok_or(Stopped)?;
+        home.command(Command::Attach { device_id, stream, done }).await?;
+        if answer.await.map_err(|_error| Stopped)? { Ok(None) } else { Err(AttachError::Gone) }
+    }
+
+    /// Lets whoever holds the pipe carry the packets of a device that is admitted.
+    pub(crate) async fn attach_pipe(
+        &self,
+        device: &DeviceOnConnector,
+    ) -> Result<PacketPipe, AttachError> {
+        let home = Lane::number_of(&device.public_key, self.lanes.len());
+        let home = self.lanes.get(home).ok_or(Stopped)?;
+        let device_id = device.subject.device_id;
+        let (pipe, outlet) = PacketPipe::new(device_id, home.inlet.clone());
+        let (done, answer) = oneshot::channel();
+        home.command(Command::AttachPipe { device_id, outlet, done }).await?;
+        if answer.await.map_err(|_error| Stopped)? { Ok(pipe) } else { Err(AttachError::Gone) }
+    }
+
+    /// Gives a packet of a device to its lane, beside those that the lane takes itself.
+    pub(crate) fn inject(&self, device: &DeviceOnConnector, packet: Vec<u8>) {
+        let home = Lane::number_of(&device.public_key, self.lanes.len());
+        if let Some(lane) = self.lanes.get(home) {
+            lane.inlet.push(device.subject.device_id, packet);
+        }
+    }
+
+    /// A connection of a lane is of one who is admitted, so it may have more of our memory.
+    pub(crate) async fn admit(
+        &self,
+        lane: usize,
+        connection: QuicConnectionId,
+    ) -> Result<(), Stopped> {
+        let lane = self.lanes.get(lane).ok_or(Stopped)?;
+        lane.command(Command::Admit { connection }).await
     }
 
     /// The connector's own addresses have changed.

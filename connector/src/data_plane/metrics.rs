@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use adit_tunnel::{DropCounters, SendLosses};
+use adit_tunnel::{DropCounters, QuicCounters, SendLosses};
 use tokio::sync::watch;
 
 use crate::forwarder::ForwarderCounters;
@@ -19,6 +19,7 @@ pub(crate) struct DataPlaneMetrics {
     pub(crate) tunnel_drops: DropCounters,
     pub(crate) losses: Losses,
     pub(crate) send_losses: SendLosses,
+    pub(crate) quic: QuicCounters,
 }
 
 /// What was lost between here and the kernel or a full queue.
@@ -38,13 +39,14 @@ pub(crate) struct Losses {
 
 impl AddAssign<&Self> for DataPlaneMetrics {
     fn add_assign(&mut self, other: &Self) {
-        let Self { peers, flows, forwarder, tunnel_drops, losses, send_losses } = other;
+        let Self { peers, flows, forwarder, tunnel_drops, losses, send_losses, quic } = other;
         self.peers += peers;
         self.flows += flows;
         self.forwarder += forwarder;
         self.tunnel_drops += tunnel_drops;
         self.losses += *losses;
         self.send_losses += *send_losses;
+        self.quic += *quic;
     }
 }
 

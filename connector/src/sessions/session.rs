@@ -8,35 +8,20 @@ use std::{
 
 use adit_policy::Subject;
 use adit_proto::{
-    ClientMessage, ConnectorMessage, Credential, CredentialError, FlowTuple, OrganisationKey, Pin,
-    Reason, SessionId, Timestamp, Verdict, WireguardPublicKey,
+    ClientMessage, ConnectorMessage, FlowTuple, Pin, Reason, SessionId, Verdict, WireguardPublicKey,
 };
 use adit_tunnel::{IncomingSession, SessionError, SessionListener, SessionReceiver, SessionSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
+use super::Request;
 use crate::{
-    admission::subject_of,
-    enforced::{Standing, destination_of},
+    admission::subject_of, credentials::Verifier, enforced::destination_of,
     own_addresses::OwnAddresses,
 };
 
-/// What a session asks of the registry.
-pub(super) enum Request {
-    Present {
-        session_id: SessionId,
-        credential: Box<Credential>,
-        /// The way back, at the first time.
-        outbox: Option<mpsc::Sender<Directive>>,
-        answer: oneshot::Sender<Result<Timestamp, Reason>>,
-    },
-    Closed {
-        session_id: SessionId,
-    },
-}
-
 /// What the registry tells a session.
-pub(super) enum Directive {
+pub(crate) enum Directive {
     Send(ConnectorMessage),
     Refuse { reason: Reason },
     Drain,
@@ -47,9 +32,8 @@ pub(super) enum Directive {
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) requests: mpsc::Sender<Request>,
-    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) verifier: Verifier,
     pub(super) own_addresses: watch::Receiver<OwnAddresses>,
-    pub(super) organisation_keys: Vec<OrganisationKey>,
     pub(super) wireguard_public_key: WireguardPublicKey,
 }
 
@@ -203,7 +187,7 @@ impl Session {
     }
 
     async fn present(&mut self, token: &str) -> Result<Next, SessionError> {
-        let credential = match self.verify(token) {
+        let credential = match self.context.verifier.verify(token, &self.peer_pin) {
             Ok(credential) => credential,
             Err(reason) => {
                 self.refuse(reason).await?;
@@ -248,24 +232,6 @@ impl Session {
         }
     }
 
-    fn verify(&self, token: &str) -> Result<Credential, Reason> {
-        let standing = self.context.standing.borrow();
-        let keys = standing
-            .newest()
-            .map_or(&self.context.organisation_keys, |held| &held.bundle().organisation_keys);
-        Credential::verify(token, keys, &self.peer_pin, SystemTime::now().into()).map_err(|error| {
-            let reason = match error {
-                CredentialError::Expired { .. } => Reason::CredentialExpired,
-                CredentialError::Signed(_)
-                | CredentialError::WrongKey
-                | CredentialError::NotYetValid { .. } => Reason::CredentialInvalid,
-            };
-            let error: &dyn std::error::Error = &error;
-            info!(error, "Refused a credential");
-            reason
-        })
-    }
-
     /// Says why, and lets a client whose rights have merely changed fetch a new credential.
     async fn refuse(&mut self, reason: Reason) -> Result<(), SessionError> {
         let renewable = matches!(
@@ -287,7 +253,7 @@ impl Session {
             policy_id: None,
             policy_name: None,
         };
-        let standing = self.context.standing.borrow();
+        let standing = self.context.verifier.standing.borrow();
         let (Some(enforced), Some(subject)) = (standing.live(), &self.subject) else {
             return explained(Verdict::Deny, Reason::BundleStale);
         };

@@ -82,6 +82,16 @@ impl Packet<'_> {
             _ => None,
         }
     }
+
+    /// Where a packet claims to come from, if it is long enough to say so; nothing else is looked
+    /// at.
+    pub fn source_of(packet: &[u8]) -> Option<IpAddr> {
+        match packet.first()? >> 4 {
+            4 => packet.get(12..16)?.first_chunk::<4>().map(|bytes| IpAddr::from(*bytes)),
+            6 => packet.get(8..24)?.first_chunk::<16>().map(|bytes| IpAddr::from(*bytes)),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Packet<'a> {

@@ -4,12 +4,13 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
+use adit_proto::http3::Http3Code;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 /// Bytes that wait in each direction: what 1 Gbit/s carries in 2 ms.
@@ -29,7 +30,7 @@ pub struct ByteStream {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Breakage {
     by_peer: Arc<AtomicBool>,
-    by_task: Arc<AtomicBool>,
+    by_task: Arc<OnceLock<Http3Code>>,
 }
 
 impl Breakage {
@@ -37,8 +38,8 @@ impl Breakage {
         self.by_peer.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_by_task(&self) -> bool {
-        self.by_task.load(Ordering::Acquire)
+    pub(super) fn by_task(&self) -> Option<Http3Code> {
+        self.by_task.get().copied()
     }
 }
 
@@ -51,8 +52,9 @@ impl ByteStream {
     }
 
     /// Breaks the stream off, so that the peer does not take it for complete.
-    pub fn abort(self) {
-        self.breakage.by_task.store(true, Ordering::Release);
+    pub fn abort(self, code: Http3Code) {
+        // It is consumed, so nobody was before.
+        let _ = self.breakage.by_task.set(code);
     }
 }
 

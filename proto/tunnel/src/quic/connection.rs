@@ -1,6 +1,6 @@
 //! One connection: QUIC below, requests above.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use adit_proto::{
     Pin,
@@ -21,7 +21,7 @@ use super::{
     request_stream::{Progress, RequestStream, var_int},
     violation::Violation,
 };
-use crate::{Frame, tls};
+use crate::{Endpoint, Frame, tls};
 
 /// Where a client's connection goes once it is there.
 pub(super) type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
@@ -39,6 +39,8 @@ pub(super) struct Connection {
     peer_pin: Option<Pin>,
     is_admitted: bool,
     losses: PacketLosses,
+    /// Where the peer was at the last turn.
+    pub(super) remote: SocketAddr,
     pub(super) is_dirty: bool,
     pub(super) timeout: Option<Instant>,
 }
@@ -58,6 +60,7 @@ impl Connection {
         dialled: Option<Dialled>,
     ) -> Self {
         Self {
+            remote: Endpoint::from(quic.remote_address()).remote(),
             id,
             quic,
             mailbox,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
+    ops::AddAssign,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,6 +56,13 @@ impl QuicStreamId {
 pub enum QuicEvent {
     /// A client asks for something.
     Request(Box<IncomingRequest>),
+    /// A peer whose packets are carried is at another address than before.
+    Roamed {
+        /// Which.
+        peer: PeerId,
+        /// Where it is.
+        remote: SocketAddr,
+    },
     /// The packets of a peer are no longer carried by its request, which has ended.
     Detached {
         /// Whose.
@@ -77,6 +85,17 @@ pub struct QuicCounters {
     pub congestion: u64,
     /// Packets that were longer than the path takes.
     pub too_big: u64,
+}
+
+impl AddAssign for QuicCounters {
+    fn add_assign(&mut self, others: Self) {
+        self.connections += others.connections;
+        self.retries += others.retries;
+        self.refused += others.refused;
+        self.unsent += others.unsent;
+        self.congestion += others.congestion;
+        self.too_big += others.too_big;
+    }
 }
 
 /// QUIC connections behind one socket, as a state machine.
@@ -287,6 +306,12 @@ impl QuicEndpoint {
         self.by_peer.contains_key(&peer)
     }
 
+    /// Where a peer whose packets are carried is.
+    pub fn remote_of(&mut self, peer: PeerId) -> Option<SocketAddr> {
+        let id = *self.by_peer.get(&peer)?;
+        self.connection(id).map(|connection| connection.remote)
+    }
+
     /// The longest packet for a peer that fits into a datagram.
     pub fn max_packet_len(&mut self, peer: PeerId) -> Option<usize> {
         let id = *self.by_peer.get(&peer)?;
@@ -363,7 +388,7 @@ impl QuicEndpoint {
     }
 
     /// What was counted so far.
-    pub fn counters(&mut self) -> QuicCounters {
+    pub fn counters(&self) -> QuicCounters {
         let live = self.connections.iter().flatten().map(|connection| connection.losses());
         let all = live.chain([self.losses]);
         let (congestion, too_big) = all.fold((0, 0), |(congestion, too_big), losses| {
@@ -467,6 +492,8 @@ impl QuicEndpoint {
         let Some(connection) = slot(connections, place) else { return };
         connection.is_dirty = false;
         let peer = connection.tunnel().map(|tunnel| tunnel.peer);
+        let remote = Endpoint::from(connection.quic().remote_address()).remote();
+        let remote_before = std::mem::replace(&mut connection.remote, remote);
         connection.turn(requested, scratch, now);
 
         let mut has_drained = false;
@@ -498,6 +525,10 @@ impl QuicEndpoint {
         if let Some(peer) = peer.filter(|_peer| !carries || has_drained) {
             self.by_peer.remove(&peer);
             self.tell(QuicEvent::Detached { peer });
+        } else if let Some(peer) = peer
+            && remote != remote_before
+        {
+            self.tell(QuicEvent::Roamed { peer, remote });
         }
         for Requested { head, peer_pin, stream } in std::mem::take(&mut self.requested) {
             let mailbox = Arc::clone(&self.mailbox);

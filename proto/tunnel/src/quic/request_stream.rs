@@ -344,9 +344,9 @@ impl RequestStream {
                 Poll::Pending => return,
             };
             if len == 0 {
-                if breakage.is_by_task() {
-                    self.stop(quic, Http3Code::ConnectError);
-                    self.reset(quic, Http3Code::ConnectError);
+                if let Some(code) = breakage.by_task() {
+                    self.stop(quic, code);
+                    self.reset(quic, code);
                     return;
                 }
                 self.is_ending = true;

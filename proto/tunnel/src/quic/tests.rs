@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::http3::{Field, RequestHead, ResponseHead};
+use adit_proto::http3::{Field, Http3Code, RequestHead, ResponseHead};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -230,7 +230,7 @@ async fn a_stream_that_is_broken_off_does_not_look_complete() {
     at_server.write_all(b"half").await.unwrap();
     let mut half = [0; 4];
     at_client.read_exact(&mut half).await.unwrap();
-    at_server.abort();
+    at_server.abort(Http3Code::ConnectError);
     let error = at_client.read(&mut half).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }

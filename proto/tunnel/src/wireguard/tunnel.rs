@@ -280,6 +280,17 @@ impl Tunnel {
         self.allowed_ips.owner_of(address)
     }
 
+    /// Whether an inner address is a peer's, as [`Self::owner_of`] would say, for packets that come
+    /// by another carrier.
+    pub fn owns(&mut self, peer: PeerId, source: IpAddr) -> bool {
+        if self.last_source == Some((source, peer)) {
+            return true;
+        }
+        let owner = self.allowed_ips.owner_of(source);
+        self.last_source = owner.map(|owner| (source, owner));
+        owner == Some(peer)
+    }
+
     /// What is known of a peer.
     pub fn status(&self, peer: PeerId) -> Option<PeerStatus> {
         self.peer(peer).filter(|peer| !peer.is_leaving()).map(Peer::status)

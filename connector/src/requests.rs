@@ -1,0 +1,113 @@
+//! Requests of clients that are no sessions: to carry IP packets, UDP and TCP (MASQUE).
+//!
+//! Each shows a credential of its own, so that a client of others needs nothing else than HTTP.
+
+mod answer;
+mod authorized;
+mod counted;
+mod dial;
+mod packets;
+mod tcp;
+mod udp;
+
+use adit_proto::{
+    Reason,
+    http3::RequestHead,
+    masque::{IpTarget, ProxyRequest},
+};
+use adit_tunnel::IncomingRequest;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{Instrument as _, debug, info, info_span};
+
+use self::answer::Refusal;
+use crate::{
+    credentials::Verifier,
+    data_plane::{DataPlane, RecordSinks, RequestOnLane},
+    own_addresses::OwnAddresses,
+    sessions::{self, Member},
+};
+
+/// Requests that wait to be looked at; more are turned away.
+pub(crate) const QUEUE: usize = 1024;
+
+/// What all requests share.
+#[derive(Clone)]
+pub(crate) struct RequestServer {
+    pub(crate) verifier: Verifier,
+    pub(crate) registry: mpsc::Sender<sessions::Request>,
+    pub(crate) data_plane: DataPlane,
+    pub(crate) own_addresses: watch::Receiver<OwnAddresses>,
+    pub(crate) sinks: RecordSinks,
+}
+
+impl RequestServer {
+    /// Serves requests, each in a task of its own, until none can come any more.
+    pub(crate) async fn run(self, mut incoming: mpsc::Receiver<RequestOnLane>) {
+        while let Some(RequestOnLane { lane, request }) = incoming.recv().await {
+            let span = info_span!("request", peer = %request.remote);
+            tokio::spawn(self.clone().serve(lane, request).instrument(span));
+        }
+    }
+
+    async fn serve(self, lane: usize, request: IncomingRequest) {
+        let asked = match ProxyRequest::try_from_head(&request.head) {
+            Ok(asked) => asked,
+            Err(error) => {
+                debug!(%error, "Refused a request");
+                answer::refuse(request, &Refusal::malformed(error.status(), &error));
+                return;
+            }
+        };
+        let member = match self.admit(&request, &asked).await {
+            Ok(member) => member,
+            Err(reason) => {
+                answer::refuse(request, &Refusal::unauthenticated(&asked, reason));
+                return;
+            }
+        };
+        // Whoever is admitted is no stranger; if the data plane stops, so does this.
+        if self.data_plane.admit(lane, request.stream.connection()).await.is_err() {
+            return;
+        }
+        match asked {
+            ProxyRequest::ConnectIp { target: IpTarget::Any, protocol: None } => {
+                packets::serve(self, lane, request, member).await;
+            }
+            ProxyRequest::ConnectIp { .. } => {
+                answer::refuse(request, &Refusal::scoped());
+            }
+            ProxyRequest::ConnectUdp { host, port } => {
+                udp::serve(self, request, member, &host, port).await;
+            }
+            ProxyRequest::ConnectTcp { host, port } => {
+                tcp::serve(self, request, member, &host, port).await;
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        request: &IncomingRequest,
+        asked: &ProxyRequest,
+    ) -> Result<Member, Reason> {
+        let token = bearer_of(&request.head, answer::credential_header(asked))
+            .ok_or(Reason::CredentialInvalid)?;
+        let credential = self.verifier.verify(token, &request.peer_pin)?;
+        let device_id = credential.device_id;
+        let (answer, granted) = oneshot::channel();
+        let vouch = sessions::Request::Vouch { credential: Box::new(credential), answer };
+        // Without a registry the connector is about to stop.
+        self.registry.send(vouch).await.map_err(|_stopped| Reason::BundleStale)?;
+        let granted = granted.await.unwrap_or(Err(Reason::BundleStale));
+        if let Err(reason) = granted {
+            info!(%device_id, %reason, "Refused a device");
+        }
+        granted
+    }
+}
+
+/// The token of a `Bearer` credential (RFC 6750 §2.1).
+fn bearer_of<'a>(head: &'a RequestHead, header: &str) -> Option<&'a str> {
+    let (scheme, token) = head.header(header)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
+}
