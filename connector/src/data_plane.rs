@@ -376,7 +376,7 @@ impl Worker {
     /// Lets a request carry the packets of a device that is admitted.
     fn attach(&mut self, device_id: DeviceId, stream: QuicStreamId, now: Now) -> bool {
         let Some((peer, _addresses)) = self.peers.by_device.get(&device_id) else { return false };
-        let is_attached = self.quic.attach(stream, *peer);
+        let is_attached = self.quic.attach(stream, *peer, now.monotonic);
         if is_attached {
             self.carriers.set(*peer, Carrier::Quic);
             if let Some(source) = self.quic.remote_of(*peer) {
@@ -557,7 +557,9 @@ impl Worker {
                 let carrier = self.carriers.of(peer);
                 let max_packet_len = match carrier {
                     Carrier::Wireguard => self.tunnel.max_packet_len(peer),
-                    Carrier::Quic => self.quic.max_packet_len(peer).unwrap_or_default(),
+                    Carrier::Quic => {
+                        self.quic.max_packet_len(peer, now.monotonic).unwrap_or_default()
+                    }
                     Carrier::Pipe => usize::from(self.path.mtu()),
                 };
                 if !frame.fits(max_packet_len) {
@@ -569,7 +571,7 @@ impl Worker {
                     Carrier::Wireguard => {
                         outbound.seal_frame(tunnel, udp, peer, frame, now.monotonic);
                     }
-                    Carrier::Quic => quic.send_frame(peer, frame),
+                    Carrier::Quic => quic.send_frame(peer, frame, now.monotonic),
                     Carrier::Pipe => carriers.pipe_frame(peer, frame),
                 }
             }

@@ -275,10 +275,10 @@ impl Connection {
     }
 
     /// Makes the packets of a request a peer's; false: there is no such request.
-    pub(super) fn attach(&mut self, id: StreamId, peer: crate::PeerId) -> bool {
+    pub(super) fn attach(&mut self, id: StreamId, peer: crate::PeerId, now: Instant) -> bool {
         let exists = self.requests.contains_key(&id);
         if exists {
-            self.tunnel = Some(PacketTunnel::new(id, peer));
+            self.tunnel = Some(PacketTunnel::new(id, peer, now));
             self.admit();
         }
         exists
@@ -292,14 +292,14 @@ impl Connection {
         }
     }
 
-    pub(super) fn max_packet_len(&mut self) -> Option<usize> {
-        Some(self.tunnel.as_ref()?.max_packet_len(&mut self.quic))
+    pub(super) fn max_packet_len(&mut self, now: Instant) -> Option<usize> {
+        Some(self.tunnel.as_ref()?.max_packet_len(&mut self.quic, now))
     }
 
-    pub(super) fn send_frame(&mut self, frame: Frame<'_>) {
+    pub(super) fn send_frame(&mut self, frame: Frame<'_>, now: Instant) {
         let Self { quic, tunnel: Some(tunnel), requests, losses, .. } = self else { return };
         if let Some(request) = requests.get_mut(&tunnel.stream) {
-            tunnel.send_frame(quic, request, frame, losses);
+            tunnel.send_frame(quic, request, frame, losses, now);
         }
     }
 

@@ -266,12 +266,12 @@ impl QuicEndpoint {
 
     /// Makes the packets of a request a peer's, and those for the peer this request's. False: the
     /// request has ended.
-    pub fn attach(&mut self, stream: QuicStreamId, peer: PeerId) -> bool {
+    pub fn attach(&mut self, stream: QuicStreamId, peer: PeerId, now: Instant) -> bool {
         self.detach(peer);
         let place = stream.connection.place;
         let Some(connection) = self.connection(stream.connection) else { return false };
         let before = connection.tunnel().map(|tunnel| tunnel.peer);
-        let is_attached = connection.attach(stream.id(), peer);
+        let is_attached = connection.attach(stream.id(), peer, now);
         if is_attached {
             if let Some(before) = before {
                 self.by_peer.remove(&before);
@@ -312,17 +312,17 @@ impl QuicEndpoint {
         self.connection(id).map(|connection| connection.remote)
     }
 
-    /// The longest packet for a peer that fits into a datagram.
-    pub fn max_packet_len(&mut self, peer: PeerId) -> Option<usize> {
+    /// The longest packet for a peer that is taken.
+    pub fn max_packet_len(&mut self, peer: PeerId, now: Instant) -> Option<usize> {
         let id = *self.by_peer.get(&peer)?;
-        self.connection(id)?.max_packet_len()
+        self.connection(id)?.max_packet_len(now)
     }
 
     /// Sends all packets that a frame stands for to a peer.
-    pub fn send_frame(&mut self, peer: PeerId, frame: Frame<'_>) {
+    pub fn send_frame(&mut self, peer: PeerId, frame: Frame<'_>, now: Instant) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
         if let Some(connection) = self.connection(id) {
-            connection.send_frame(frame);
+            connection.send_frame(frame, now);
             self.mark(id.place);
         }
     }

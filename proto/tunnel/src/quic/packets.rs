@@ -1,5 +1,7 @@
 //! IP packets in the datagrams of a connection (RFC 9484 §6).
 
+use std::time::{Duration, Instant};
+
 use adit_proto::{
     http3::{decode_varint, encode_varint},
     masque::{CONTEXT_ID_PACKET, encode_datagram_capsule_header},
@@ -8,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, SendDatagramError, StreamId};
 
 use super::request_stream::RequestStream;
-use crate::{Frame, PeerId, packet::clamp_segment_size};
+use crate::{Frame, MAX_PACKET_LEN, PeerId, packet::clamp_segment_size};
 
 /// Most that waits for the congestion window, in bytes: 8 ms of 4 Gbit/s.
 pub(super) const MAX_QUEUE_LEN: usize = 4 << 20;
@@ -21,6 +23,8 @@ const MIN_QUEUE_LEN: usize = 128 << 10;
 pub(super) struct PacketTunnel {
     pub(super) stream: StreamId,
     pub(super) peer: PeerId,
+    /// Until then the path's MTU is being searched.
+    searches_until: Instant,
     /// What stands before each packet in a datagram: the request and the context.
     prefix: Vec<u8>,
 }
@@ -35,15 +39,24 @@ pub(super) struct PacketLosses {
 }
 
 impl PacketTunnel {
-    pub(super) fn new(stream: StreamId, peer: PeerId) -> Self {
+    pub(super) fn new(stream: StreamId, peer: PeerId, now: Instant) -> Self {
+        /// The search takes some ten round trips.
+        const SEARCH_TIME: Duration = Duration::from_secs(2);
+
         let mut prefix = Vec::new();
         encode_varint(quarter(stream), &mut prefix);
         encode_varint(CONTEXT_ID_PACKET, &mut prefix);
-        Self { stream, peer, prefix }
+        Self { stream, peer, searches_until: now + SEARCH_TIME, prefix }
     }
 
-    /// The longest packet that fits into a datagram.
-    pub(super) fn max_packet_len(&self, quic: &mut Connection) -> usize {
+    /// The longest packet that is taken. While the path's MTU is being searched every one is, since
+    /// a sender that is told too little believes it for minutes; what is too long for a datagram
+    /// goes by the stream meanwhile.
+    pub(super) fn max_packet_len(&self, quic: &mut Connection, now: Instant) -> usize {
+        if now < self.searches_until { MAX_PACKET_LEN } else { self.max_datagram_len(quic) }
+    }
+
+    fn max_datagram_len(&self, quic: &mut Connection) -> usize {
         let max = quic.datagrams().max_size().unwrap_or_default();
         max.saturating_sub(self.prefix.len())
     }
@@ -57,15 +70,16 @@ impl PacketTunnel {
         request: &mut RequestStream,
         frame: Frame<'_>,
         losses: &mut PacketLosses,
+        now: Instant,
     ) {
         let count = frame.packet_count() as usize;
-        let max_packet_len = self.max_packet_len(quic);
+        let max_packet_len = self.max_datagram_len(quic);
         let len = frame.packet().len() + count * (self.prefix.len() + 100);
         let mut buffer = BytesMut::with_capacity(len);
         let mut room = room(quic);
         let mut segments = frame.segments();
         while let Some(packet) = segments.next() {
-            if count == 1 {
+            if count == 1 && now >= self.searches_until {
                 clamp_segment_size(packet, max_packet_len);
             }
             if packet.len() > max_packet_len {
