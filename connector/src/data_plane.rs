@@ -555,15 +555,18 @@ impl Worker {
         match self.forwarder.handle_service_packet(&packet, volume, now) {
             Service::Send(peer) => {
                 let carrier = self.carriers.of(peer);
-                let max_packet_len = match carrier {
-                    Carrier::Wireguard => self.tunnel.max_packet_len(peer),
-                    Carrier::Quic => {
-                        self.quic.max_packet_len(peer, now.monotonic).unwrap_or_default()
+                let refused_mtu = match carrier {
+                    Carrier::Wireguard => {
+                        let max_packet_len = self.tunnel.max_packet_len(peer);
+                        let is_refused = !frame.fits(max_packet_len);
+                        is_refused.then(|| u16::try_from(max_packet_len).unwrap_or(u16::MAX))
                     }
-                    Carrier::Pipe => usize::from(self.path.mtu()),
+                    Carrier::Quic => self.quic.refused_mtu(peer, &frame, now.monotonic),
+                    // It takes whatever the interface does.
+                    Carrier::Pipe => None,
                 };
-                if !frame.fits(max_packet_len) {
-                    self.refuse_too_big(&packet, max_packet_len);
+                if let Some(mtu) = refused_mtu {
+                    self.refuse_too_big(&packet, mtu);
                     return;
                 }
                 let Self { outbound, tunnel, udp, quic, carriers, .. } = self;
@@ -581,8 +584,7 @@ impl Worker {
     }
 
     /// Tells a service that its packet does not fit, so that it sends less.
-    fn refuse_too_big(&mut self, packet: &Packet<'_>, max_packet_len: usize) {
-        let mtu = u16::try_from(max_packet_len).unwrap_or(u16::MAX);
+    fn refuse_too_big(&mut self, packet: &Packet<'_>, mtu: u16) {
         if let Some(answer) = refuse(packet, Refusal::TooBig { mtu }, None) {
             let written = self.path.answer(&answer);
             note_written(written, &mut self.losses);

@@ -32,6 +32,7 @@ const QUEUE_LEN: usize = 1024;
 enum Command {
     Upsert { public_key: WireguardPublicKey, endpoint: Option<SocketAddr>, prefixes: Vec<IpNet> },
     Initiate { public_key: WireguardPublicKey },
+    ProbeQuic { public_key: WireguardPublicKey },
     Use { public_key: WireguardPublicKey, carrier: Carrier },
     Remove { public_key: WireguardPublicKey },
     Connect { endpoint: SocketAddr, pin: Pin, dialled: Dialled },
@@ -102,6 +103,11 @@ impl DataPlane {
 
     pub(crate) fn initiate_handshake(&self, public_key: WireguardPublicKey) {
         self.command(Command::Initiate { public_key });
+    }
+
+    /// Finds out whether QUIC still carries the packets of a peer.
+    pub(crate) fn probe_quic(&self, public_key: WireguardPublicKey) {
+        self.command(Command::ProbeQuic { public_key });
     }
 
     /// Sends packets to a peer by this carrier from here on.

@@ -70,6 +70,13 @@ pub(crate) enum SiteCommand {
         /// Which.
         carrier: Carrier,
     },
+    /// Find out whether a carrier still carries.
+    ProbeCarrier {
+        /// To whom.
+        public_key: WireguardPublicKey,
+        /// Which.
+        carrier: Carrier,
+    },
     /// Give a carrier up.
     CloseCarrier {
         /// Whose key.

@@ -216,6 +216,11 @@ impl Worker {
                         self.tunnel.initiate_handshake(peer, now);
                     }
                 }
+                Command::ProbeQuic { public_key } => {
+                    if let Some(peer) = self.tunnel.peer_of(&public_key) {
+                        self.quic.probe(peer);
+                    }
+                }
                 Command::Use { public_key, carrier } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key) {
                         self.carriers.insert(peer, carrier);
@@ -409,19 +414,20 @@ impl Worker {
             return Way::Refused(Refusal::Prohibited);
         };
         let carrier = self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard);
-        let max_packet_len = match carrier {
-            Carrier::Wireguard => self.tunnel.max_packet_len(peer),
-            Carrier::Quic => match self.quic.max_packet_len(peer, now) {
-                Some(max_packet_len) => max_packet_len,
-                None => {
-                    self.drops.no_carrier += 1;
-                    return Way::Nowhere;
-                }
-            },
+        let refused_mtu = match carrier {
+            Carrier::Wireguard => {
+                let max_packet_len = self.tunnel.max_packet_len(peer);
+                let is_refused = !frame.fits(max_packet_len);
+                is_refused.then(|| u16::try_from(max_packet_len).unwrap_or(u16::MAX))
+            }
+            Carrier::Quic if !self.quic.carries(peer) => {
+                self.drops.no_carrier += 1;
+                return Way::Nowhere;
+            }
+            Carrier::Quic => self.quic.refused_mtu(peer, frame, now),
         };
-        if !frame.fits(max_packet_len) {
+        if let Some(mtu) = refused_mtu {
             self.drops.too_big += 1;
-            let mtu = u16::try_from(max_packet_len).unwrap_or(u16::MAX);
             return Way::Refused(Refusal::TooBig { mtu });
         }
         Way::Peer(peer, carrier)

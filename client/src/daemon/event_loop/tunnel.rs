@@ -158,6 +158,14 @@ impl EventLoop {
             SiteCommand::OpenCarrier { connector, endpoint, carrier } => {
                 self.open_carrier(*connector, endpoint, carrier, now);
             }
+            SiteCommand::ProbeCarrier { public_key, carrier } => {
+                if let Some(tunnel) = &self.tunnel {
+                    match carrier {
+                        Carrier::Wireguard => tunnel.data_plane.initiate_handshake(public_key),
+                        Carrier::Quic => tunnel.data_plane.probe_quic(public_key),
+                    }
+                }
+            }
             SiteCommand::CloseCarrier { public_key, carrier } => {
                 self.carriers.remove(&(public_key, carrier));
             }

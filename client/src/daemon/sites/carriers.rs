@@ -21,6 +21,8 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) enum CarrierStep {
     /// Try it.
     Open(Carrier),
+    /// Find out whether it still carries.
+    Probe(Carrier),
     /// Give it up.
     Close(Carrier),
     /// Packets go by it from here on.
@@ -93,6 +95,14 @@ impl Carriers {
         self.settle(&mut steps, now);
         self.seek(now);
         steps
+    }
+
+    /// The connector has admitted us anew, perhaps after a restart.
+    pub(super) fn handle_readmitted(&self) -> Vec<CarrierStep> {
+        let is_up = |carrier: &Carrier| {
+            matches!(self.attempts[place(*carrier)].state, State::Up | State::Lingering(_))
+        };
+        Carrier::ALL.into_iter().filter(is_up).map(CarrierStep::Probe).collect()
     }
 
     /// Packets can pass by a carrier.

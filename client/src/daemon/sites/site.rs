@@ -179,6 +179,7 @@ impl Site {
             carrier_problem: None,
         };
         outbox.push(session.upsert(&self.prefixes));
+        session.follow(session.carriers.handle_readmitted(), outbox);
         self.session = Some(session);
         self.handle_timeout(outbox, now);
     }
@@ -399,6 +400,7 @@ impl Session {
                     endpoint: self.endpoint,
                     carrier,
                 },
+                CarrierStep::Probe(carrier) => SiteCommand::ProbeCarrier { public_key, carrier },
                 CarrierStep::Close(carrier) => SiteCommand::CloseCarrier { public_key, carrier },
                 CarrierStep::Use(carrier) => SiteCommand::UseCarrier { public_key, carrier },
             });

@@ -89,6 +89,7 @@ impl Fixture {
             SiteCommand::StopSession { .. }
             | SiteCommand::UpsertPeer { .. }
             | SiteCommand::OpenCarrier { .. }
+            | SiteCommand::ProbeCarrier { .. }
             | SiteCommand::CloseCarrier { .. }
             | SiteCommand::UseCarrier { .. }
             | SiteCommand::RemovePeer { .. } => None,
@@ -273,7 +274,7 @@ fn a_connector_with_another_key_is_another_connector() {
     let commands = fixture.commands();
     assert_eq!(commands[0], SiteCommand::StopSession { attempt });
     assert!(matches!(commands[2], SiteCommand::RemovePeer { .. }), "{commands:?}");
-    assert!(matches!(commands[2], SiteCommand::StartSession { .. }), "{commands:?}");
+    assert!(matches!(commands[3], SiteCommand::StartSession { .. }), "{commands:?}");
 }
 
 #[test]
@@ -315,6 +316,7 @@ fn a_prefix_that_moves_between_sites_is_lost_before_it_is_gained() {
             SiteCommand::StartSession { .. }
             | SiteCommand::StopSession { .. }
             | SiteCommand::OpenCarrier { .. }
+            | SiteCommand::ProbeCarrier { .. }
             | SiteCommand::CloseCarrier { .. }
             | SiteCommand::UseCarrier { .. }
             | SiteCommand::RemovePeer { .. } => None,
@@ -425,7 +427,8 @@ impl World {
                     let public_key = connector.wireguard_public_key;
                     assert!(self.peers.contains_key(&public_key), "opened a carrier to nobody");
                 }
-                SiteCommand::CloseCarrier { public_key, .. }
+                SiteCommand::ProbeCarrier { public_key, .. }
+                | SiteCommand::CloseCarrier { public_key, .. }
                 | SiteCommand::UseCarrier { public_key, .. } => {
                     assert!(self.peers.contains_key(&public_key), "changed a carrier to nobody");
                 }

@@ -114,6 +114,12 @@ impl Connection {
             }
         }
         self.http.flush(&mut self.quic);
+        if let Some(stream) = self.tunnel.as_ref().map(|tunnel| tunnel.stream)
+            && self.requests.get(&stream).is_some_and(RequestStream::has_capsules)
+            && let Err(error) = self.turn_request(stream, requested, scratch)
+        {
+            self.fail(&error, now);
+        }
     }
 
     fn handle(
@@ -292,8 +298,8 @@ impl Connection {
         }
     }
 
-    pub(super) fn max_packet_len(&mut self, now: Instant) -> Option<usize> {
-        Some(self.tunnel.as_ref()?.max_packet_len(&mut self.quic, now))
+    pub(super) fn refused_mtu(&mut self, frame: &Frame<'_>, now: Instant) -> Option<u16> {
+        self.tunnel.as_ref()?.refused_mtu(&mut self.quic, frame, now)
     }
 
     pub(super) fn send_frame(&mut self, frame: Frame<'_>, now: Instant) {

@@ -10,7 +10,10 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, SendDatagramError, StreamId};
 
 use super::request_stream::RequestStream;
-use crate::{Frame, MAX_PACKET_LEN, PeerId, packet::clamp_segment_size};
+use crate::{
+    Frame, PeerId,
+    packet::{IPV6_MINIMUM_MTU, clamp_segment_size},
+};
 
 /// Most that waits for the congestion window, in bytes: 8 ms of 4 Gbit/s.
 pub(super) const MAX_QUEUE_LEN: usize = 4 << 20;
@@ -49,11 +52,25 @@ impl PacketTunnel {
         Self { stream, peer, searches_until: now + SEARCH_TIME, prefix }
     }
 
-    /// The longest packet that is taken. While the path's MTU is being searched every one is, since
-    /// a sender that is told too little believes it for minutes; what is too long for a datagram
-    /// goes by the stream meanwhile.
-    pub(super) fn max_packet_len(&self, quic: &mut Connection, now: Instant) -> usize {
-        if now < self.searches_until { MAX_PACKET_LEN } else { self.max_datagram_len(quic) }
+    /// None: the packets of a frame are taken. Else they are too long, and this is what their
+    /// sender is told.
+    ///
+    /// What is too long for a datagram goes by the stream if it has no more than 1,280 bytes, which
+    /// every link takes (RFC 9484 §10.1). While the path's MTU is being searched all are taken,
+    /// since a sender that is told too little believes it for minutes.
+    pub(super) fn refused_mtu(
+        &self,
+        quic: &mut Connection,
+        frame: &Frame<'_>,
+        now: Instant,
+    ) -> Option<u16> {
+        let max_len = self.max_datagram_len(quic);
+        if now < self.searches_until || frame.fits(max_len.max(IPV6_MINIMUM_MTU)) {
+            return None;
+        }
+        let is_ipv4 = frame.packet().first().is_some_and(|first| first >> 4 == 4);
+        let mtu = if is_ipv4 { max_len } else { max_len.max(IPV6_MINIMUM_MTU) };
+        Some(u16::try_from(mtu).unwrap_or(u16::MAX))
     }
 
     fn max_datagram_len(&self, quic: &mut Connection) -> usize {
