@@ -17,10 +17,9 @@ use std::{
 
 use adit_proto::{DeviceId, Reason, Verdict};
 use adit_tunnel::{
-    Datagram, DropReason, Frame, Inbound, IncomingRequest, KeyPair, Opened, Outbound, Packet,
-    PeerConfig, PeerId, QuicEndpoint, QuicEvent, QuicStreamId, ReceiveBatch, Received, Refusal,
-    Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter, Waker, WireguardSecret,
-    is_quic, refuse,
+    Datagram, DropReason, Frame, Inbound, KeyPair, Opened, Outbound, Packet, PeerConfig, PeerId,
+    QuicEndpoint, QuicEvent, QuicStreamId, ReceiveBatch, Received, Refusal, Run, SendOutcome,
+    TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter, Waker, WireguardSecret, is_quic, refuse,
 };
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -45,6 +44,7 @@ use crate::{
     flow_table::{Limits, Volume},
     forward::KernelPath,
     forwarder::{FlowRecord, Forwarder, Inner, Notice, Service},
+    requests::ArrivedRequest,
 };
 
 /// Where the data plane's records go.
@@ -74,19 +74,13 @@ impl RecordSinks {
     }
 }
 
-/// A request that came to a lane by QUIC.
-pub(crate) struct RequestOnLane {
-    pub(crate) lane: usize,
-    pub(crate) request: IncomingRequest,
-}
-
 /// Everything the data plane needs, opened already.
 pub(crate) struct DataPlaneParts {
     pub(crate) secret: WireguardSecret,
     /// Who the connector is in TLS.
     pub(crate) identity: KeyPair,
     /// Where requests go.
-    pub(crate) requests: mpsc::Sender<RequestOnLane>,
+    pub(crate) requests: mpsc::Sender<ArrivedRequest>,
     /// One for each lane.
     pub(crate) udp: Vec<UdpSocket>,
     pub(crate) path: KernelPath,
@@ -185,7 +179,7 @@ struct Worker {
     quic: QuicEndpoint,
     carriers: Carriers,
     inlet: Inlet,
-    requests: mpsc::Sender<RequestOnLane>,
+    requests: mpsc::Sender<ArrivedRequest>,
     handshakes: Handshakes,
     forwarder: Forwarder,
     peers: Peers,
@@ -607,7 +601,7 @@ impl Worker {
         while let Some(event) = self.quic.poll_event() {
             match event {
                 QuicEvent::Request(request) => {
-                    let request = RequestOnLane { lane: self.number, request: *request };
+                    let request = ArrivedRequest::on_lane(self.number, *request);
                     // One that there is no room for is turned away.
                     if self.requests.try_send(request).is_err() {
                         debug!("More requests than can be looked at");

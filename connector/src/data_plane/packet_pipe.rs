@@ -46,13 +46,17 @@ impl PacketPipe {
         self.to_lane.push(self.device_id, packet);
     }
 
-    /// The next packet for the device; none: it has another pipe, or is gone.
+    /// Waits for packets for the device and appends those that are there; false: it has another
+    /// pipe, or is gone.
     ///
     /// # Cancel safety
     ///
     /// No packet is lost when the future is dropped.
-    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
-        self.from_lane.recv().await
+    pub(crate) async fn next_batch(&mut self, packets: &mut Vec<Vec<u8>>) -> bool {
+        /// What a frame of HTTP/2 takes.
+        const BATCH: usize = 48;
+
+        self.from_lane.recv_many(packets, BATCH).await > 0
     }
 }
 

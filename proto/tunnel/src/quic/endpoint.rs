@@ -19,7 +19,7 @@ use quinn_proto::{
 use tokio::sync::oneshot;
 
 use super::{
-    IncomingRequest, QuicConnection, QuicError, config,
+    IncomingRequest, QuicConnection, QuicError, QuicResponder, config,
     connection::{Connection, Requested},
     mailbox::{Command, Mailbox},
     packets::PacketLosses,
@@ -532,7 +532,8 @@ impl QuicEndpoint {
         }
         for Requested { head, peer_pin, stream } in std::mem::take(&mut self.requested) {
             let mailbox = Arc::clone(&self.mailbox);
-            let request = IncomingRequest::new(head, peer_pin, remote, stream, mailbox);
+            let responder = QuicResponder::new(stream, mailbox);
+            let request = IncomingRequest::over_quic(head, peer_pin, remote, responder);
             self.tell(QuicEvent::Request(Box::new(request)));
         }
         if has_drained {
