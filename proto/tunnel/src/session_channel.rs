@@ -202,10 +202,8 @@ impl<In: DeserializeOwned> SessionReceiver<In> {
                 }
                 Some(Err(error)) => {
                     let error = self.handle.error(error);
-                    return match error {
-                        Http2Error::Closed => Ok(None),
-                        error => Err(error.into()),
-                    };
+                    let is_closed = matches!(error, Http2Error::Closed);
+                    return if is_closed { Ok(None) } else { Err(error.into()) };
                 }
                 None if self.lines.is_empty() => return Ok(None),
                 None => return Err(SessionError::Malformed),

@@ -264,8 +264,9 @@ async fn a_connection_without_streams_goes_in_time_and_not_before() {
             let Some(Incoming::Request(request)) = incoming.recv().await else { panic!("none") };
             request.respond(ok())
         };
-        let (answer, _body) = tokio::join!(connection.request(connect_ip_head()), answering);
+        let (answer, body) = tokio::join!(connection.request(connect_ip_head()), answering);
         assert_eq!(answer.unwrap().head, ok());
+        drop(body);
         tokio::time::sleep(IDLE_TIMEOUT / 2).await;
         assert!(!server.is_finished());
     }
