@@ -10,16 +10,19 @@ pub(crate) enum Carrier {
     Wireguard,
     /// CONNECT-IP in datagrams of QUIC, over UDP.
     Quic,
+    /// CONNECT-IP in capsules on HTTP/2, over TCP.
+    Http2,
 }
 
 impl Carrier {
     /// All of them, the best first.
-    pub(crate) const ALL: [Self; 2] = [Self::Wireguard, Self::Quic];
+    pub(crate) const ALL: [Self; 3] = [Self::Wireguard, Self::Quic, Self::Http2];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Wireguard => "wireguard",
             Self::Quic => "quic",
+            Self::Http2 => "http2",
         }
     }
 }
@@ -43,24 +46,29 @@ pub(crate) enum CarrierChoice {
     Wireguard,
     /// QUIC alone.
     Quic,
+    /// HTTP/2 alone.
+    Http2,
 }
 
 impl CarrierChoice {
-    pub(crate) const fn allows(self, carrier: Carrier) -> bool {
-        match (self, carrier) {
-            (Self::Auto, _) => true,
-            (Self::Wireguard, Carrier::Wireguard) => true,
-            (Self::Quic, Carrier::Quic) => true,
-            (Self::Wireguard, Carrier::Quic) => false,
-            (Self::Quic, Carrier::Wireguard) => false,
+    /// The only one that may be used; none: any.
+    pub(crate) const fn only(self) -> Option<Carrier> {
+        match self {
+            Self::Auto => None,
+            Self::Wireguard => Some(Carrier::Wireguard),
+            Self::Quic => Some(Carrier::Quic),
+            Self::Http2 => Some(Carrier::Http2),
         }
     }
 
+    pub(crate) fn allows(self, carrier: Carrier) -> bool {
+        self.only().is_none_or(|only| only == carrier)
+    }
+
     pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Wireguard => "wireguard",
-            Self::Quic => "quic",
+        match self.only() {
+            None => "auto",
+            Some(carrier) => carrier.as_str(),
         }
     }
 }

@@ -5,7 +5,6 @@ mod command;
 mod distributor;
 mod handshakes;
 mod metrics;
-mod packet_pipe;
 
 use std::{
     collections::HashMap,
@@ -17,7 +16,7 @@ use std::{
 
 use adit_proto::{DeviceId, Reason, Verdict};
 use adit_tunnel::{
-    Datagram, DropReason, Frame, Inbound, IncomingRequest, KeyPair, Opened, Outbound, Packet,
+    Datagram, DropReason, Frame, Inbound, KeyPair, Opened, Outbound, Packet, PacketInlet,
     PeerConfig, PeerId, QuicEndpoint, QuicEvent, QuicStreamId, ReceiveBatch, Received, Refusal,
     Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter, Waker, WireguardSecret,
     is_quic, refuse,
@@ -32,12 +31,10 @@ use self::{
     distributor::{Distributor, FrameQueue, Owners},
     handshakes::Handshakes,
     metrics::Published,
-    packet_pipe::{Inlet, Outlet},
 };
 pub(crate) use self::{
     command::{AdmitError, DataPlane, DeviceOnConnector, Stopped},
     metrics::{DataPlaneMetrics, Losses},
-    packet_pipe::PacketPipe,
 };
 use crate::{
     clock::Now,
@@ -45,6 +42,7 @@ use crate::{
     flow_table::{Limits, Volume},
     forward::KernelPath,
     forwarder::{FlowRecord, Forwarder, Inner, Notice, Service},
+    requests::ArrivedRequest,
 };
 
 /// Where the data plane's records go.
@@ -74,19 +72,13 @@ impl RecordSinks {
     }
 }
 
-/// A request that came to a lane by QUIC.
-pub(crate) struct RequestOnLane {
-    pub(crate) lane: usize,
-    pub(crate) request: IncomingRequest,
-}
-
 /// Everything the data plane needs, opened already.
 pub(crate) struct DataPlaneParts {
     pub(crate) secret: WireguardSecret,
     /// Who the connector is in TLS.
     pub(crate) identity: KeyPair,
     /// Where requests go.
-    pub(crate) requests: mpsc::Sender<RequestOnLane>,
+    pub(crate) requests: mpsc::Sender<ArrivedRequest>,
     /// One for each lane.
     pub(crate) udp: Vec<UdpSocket>,
     pub(crate) path: KernelPath,
@@ -134,7 +126,7 @@ pub(crate) fn start(
         .zip(waiters.into_iter().zip(wakers).zip(handshakes))
     {
         let (commands, incoming) = mpsc::channel(COMMANDS);
-        let inlet = Inlet::new(waker.clone());
+        let inlet = PacketInlet::new(waker.clone());
         let lane = u8::try_from(number).context("too many lanes")?;
         let link_mtu = path.mtu().saturating_add(DATA_OVERHEAD_AND_HEADERS);
         let quic = QuicEndpoint::server(identity.clone(), link_mtu, lane, lanes, waker.clone());
@@ -184,8 +176,8 @@ struct Worker {
     tunnel: Tunnel,
     quic: QuicEndpoint,
     carriers: Carriers,
-    inlet: Inlet,
-    requests: mpsc::Sender<RequestOnLane>,
+    inlet: PacketInlet<DeviceId>,
+    requests: mpsc::Sender<ArrivedRequest>,
     handshakes: Handshakes,
     forwarder: Forwarder,
     peers: Peers,
@@ -611,7 +603,7 @@ impl Worker {
         while let Some(event) = self.quic.poll_event() {
             match event {
                 QuicEvent::Request(request) => {
-                    let request = RequestOnLane { lane: self.number, request: *request };
+                    let request = ArrivedRequest::on_lane(self.number, *request);
                     // One that there is no room for is turned away.
                     if self.requests.try_send(request).is_err() {
                         debug!("More requests than can be looked at");

@@ -1,11 +1,11 @@
-//! One port for sessions over TCP and WireGuard over UDP.
+//! One port for HTTP/2 over TCP, and for WireGuard and QUIC over UDP.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
 };
 
-use adit_tunnel::{KeyPair, Offloads, SessionListener, UdpError, UdpSocket};
+use adit_tunnel::{Http2Listener, KeyPair, Offloads, UdpError, UdpSocket};
 
 use crate::own_addresses::OwnAddresses;
 
@@ -15,7 +15,7 @@ pub(crate) fn bind(
     key: &KeyPair,
     offloads: Offloads,
     lanes: u8,
-) -> anyhow::Result<(SessionListener, Vec<UdpSocket>)> {
+) -> anyhow::Result<(Http2Listener, Vec<UdpSocket>)> {
     /// A port that is free for TCP is nearly always free for UDP too.
     const ATTEMPTS: usize = 32;
 
@@ -23,7 +23,7 @@ pub(crate) fn bind(
     loop {
         attempt += 1;
         let listener =
-            SessionListener::try_bind(address, key).map_err(|error| explained(address, error))?;
+            Http2Listener::try_bind(address, key).map_err(|error| explained(address, error))?;
         match UdpSocket::try_bind_lanes(listener.local_address(), offloads, lanes) {
             Ok(udp) => return Ok((listener, udp)),
             Err(UdpError::InUse { .. }) if address.port() == 0 && attempt < ATTEMPTS => {}

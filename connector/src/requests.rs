@@ -3,6 +3,7 @@
 //! Each shows a credential of its own, so that a client of others needs nothing else than HTTP.
 
 mod answer;
+mod arrived;
 mod authorized;
 mod counted;
 mod dial;
@@ -19,10 +20,11 @@ use adit_tunnel::IncomingRequest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, debug, info, info_span};
 
-use self::answer::Refusal;
+pub(crate) use self::arrived::ArrivedRequest;
+use self::{answer::Refusal, arrived::Carrier};
 use crate::{
     credentials::Verifier,
-    data_plane::{DataPlane, RecordSinks, RequestOnLane},
+    data_plane::{DataPlane, RecordSinks},
     own_addresses::OwnAddresses,
     sessions::{self, Member},
 };
@@ -42,14 +44,14 @@ pub(crate) struct RequestServer {
 
 impl RequestServer {
     /// Serves requests, each in a task of its own, until none can come any more.
-    pub(crate) async fn run(self, mut incoming: mpsc::Receiver<RequestOnLane>) {
-        while let Some(RequestOnLane { lane, request }) = incoming.recv().await {
-            let span = info_span!("request", peer = %request.remote);
-            tokio::spawn(self.clone().serve(lane, request).instrument(span));
+    pub(crate) async fn run(self, mut incoming: mpsc::Receiver<ArrivedRequest>) {
+        while let Some(ArrivedRequest { carrier, request }) = incoming.recv().await {
+            let span = info_span!("request", peer = %request.remote, %carrier);
+            tokio::spawn(self.clone().serve(carrier, request).instrument(span));
         }
     }
 
-    async fn serve(self, lane: usize, request: IncomingRequest) {
+    async fn serve(self, carrier: Carrier, request: IncomingRequest) {
         let asked = match ProxyRequest::try_from_head(&request.head) {
             Ok(asked) => asked,
             Err(error) => {
@@ -66,12 +68,17 @@ impl RequestServer {
             }
         };
         // Whoever is admitted is no stranger; if the data plane stops, so does this.
-        if self.data_plane.admit(lane, request.stream.connection()).await.is_err() {
-            return;
+        match carrier {
+            Carrier::Quic { lane, stream } => {
+                if self.data_plane.admit(lane, stream.connection()).await.is_err() {
+                    return;
+                }
+            }
+            Carrier::Http2 => request.admit(),
         }
         match asked {
             ProxyRequest::ConnectIp { target: IpTarget::Any, protocol: None } => {
-                packets::serve(self, lane, request, member).await;
+                packets::serve(self, carrier, request, member).await;
             }
             ProxyRequest::ConnectIp { .. } => {
                 answer::refuse(request, &Refusal::scoped());

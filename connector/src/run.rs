@@ -103,7 +103,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (data_plane, data_plane_metrics, mut data_plane_end) = data_plane::start(DataPlaneParts {
         secret,
         identity: key,
-        requests: requests_in,
+        requests: requests_in.clone(),
         udp,
         path,
         sinks: sinks.clone(),
@@ -149,6 +149,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let sessions = SessionsParts {
         listener,
+        other_requests: requests_in,
         data_plane: data_plane.clone(),
         wireguard_public_key,
         verifier: verifier.clone(),

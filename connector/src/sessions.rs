@@ -11,7 +11,7 @@ use std::{
 use adit_proto::{
     ConnectorMessage, Credential, DeviceId, Reason, SessionId, Timestamp, WireguardPublicKey,
 };
-use adit_tunnel::SessionListener;
+use adit_tunnel::Http2Listener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -24,6 +24,7 @@ use crate::{
     enforced::Standing,
     forwarder::FlowRecord,
     own_addresses::OwnAddresses,
+    requests::ArrivedRequest,
 };
 
 /// What is asked of the registry.
@@ -47,7 +48,9 @@ pub(crate) const REQUESTS: usize = 256;
 
 /// What sessions are made from.
 pub(crate) struct SessionsParts {
-    pub(crate) listener: SessionListener,
+    pub(crate) listener: Http2Listener,
+    /// Where requests go that are no sessions.
+    pub(crate) other_requests: mpsc::Sender<ArrivedRequest>,
     pub(crate) data_plane: DataPlane,
     pub(crate) wireguard_public_key: WireguardPublicKey,
     pub(crate) verifier: Verifier,
@@ -73,7 +76,7 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
         own_addresses: own_addresses.clone(),
         wireguard_public_key: parts.wireguard_public_key,
     };
-    let accepting = tokio::spawn(session::accept(listener, context));
+    let accepting = tokio::spawn(session::accept(listener, parts.other_requests, context));
     let registry = Registry {
         admission: Admission::default(),
         members: Members::default(),

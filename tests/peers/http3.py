@@ -1,4 +1,4 @@
-"""A connection with a connector, and requests on it."""
+"""A connection with a connector by QUIC."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import hashlib
 import ssl
 from base64 import urlsafe_b64encode
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import AsyncIterator, Union
+from typing import AsyncIterator
 
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import H3_ALPN, H3Connection, Setting
 from aioquic.h3.events import DatagramReceived, DataReceived, Headers, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
@@ -21,127 +19,18 @@ from aioquic.quic.events import ConnectionTerminated, QuicEvent, StopSendingRece
 from aioquic.quic.packet import QuicProtocolVersion
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from capsules import Capsule, encode_capsule, take_capsules
 from outcome import NoConnection, Refused, Violation, say
+from stream import Abort, Answer, Data, Datagram, End, Incoming, Stream, say_end, split_socket
 
 # Datagrams that fit the smallest packet of QUIC, with its headers and those of HTTP: aioquic waits
 # forever with one that does not fit.
 MAX_DATAGRAM_LEN = 1_150
 
 
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-
-
-@dataclass
-class Data:
-    data: bytes
-
-
-@dataclass
-class Datagram:
-    data: bytes
-
-
-class End:
-    """The connector has ended the stream in order."""
-
-
-@dataclass
-class Abort:
-    """The connector has reset the stream, asked to stop sending, or closed the connection."""
-
-    how: str
-    code: int
-    reason: str = ""
-
-
-Incoming = Union[Answer, Data, Datagram, End, Abort]
-
-
 class MasqueConnection(H3Connection):
     def _get_local_settings(self) -> dict[int, int]:
         # aioquic offers datagrams with WebTransport alone.
         return {**super()._get_local_settings(), Setting.H3_DATAGRAM: 1}
-
-
-@dataclass
-class Stream:
-    """A request, and what came in answer."""
-
-    peer: Peer
-    id: int
-    incoming: asyncio.Queue[Incoming] = field(default_factory=asyncio.Queue)
-    capsules: bytearray = field(default_factory=bytearray)
-
-    def send(self, data: bytes, end: bool = False) -> None:
-        self.peer.http.send_data(self.id, data, end)
-        self.peer.transmit()
-
-    def send_datagram(self, context_id: int, payload: bytes, in_capsule: bool = False) -> None:
-        data = encode_uint_var(context_id) + payload
-        if in_capsule:
-            self.send(encode_capsule(Capsule.DATAGRAM, data))
-            return
-        if len(data) > MAX_DATAGRAM_LEN:
-            raise ValueError(f"a datagram of {len(data)} bytes, of at most {MAX_DATAGRAM_LEN}")
-        self.peer.http.send_datagram(self.id, data)
-        self.peer.transmit()
-
-    async def answer(self) -> Answer:
-        """Waits for the answer to the request and prints it."""
-        while True:
-            message = await self.incoming.get()
-            if isinstance(message, Answer):
-                say("answer", status=message.status, headers=message.headers)
-                if message.status >= 200:
-                    return message
-            elif isinstance(message, Datagram):
-                # Datagrams may overtake the answer.
-                continue
-            else:
-                say_end(message)
-                raise Refused("no answer")
-
-    async def success(self, is_capsules: bool) -> None:
-        """Waits for an answer that begins a tunnel."""
-        answer = await self.answer()
-        if not 200 <= answer.status < 300:
-            raise Refused(f"status {answer.status}")
-        # RFC 9110 §9.3.6
-        for name in ("content-length", "transfer-encoding"):
-            if name in answer.headers:
-                raise Violation(f"{name} in a successful answer to CONNECT")
-        # RFC 9298 §3.5, RFC 9484 §4.5
-        if is_capsules and answer.headers.get("capsule-protocol") != "?1":
-            raise Violation("a tunnel without capsule-protocol: ?1")
-
-    async def next(self) -> Union[Datagram, tuple[int, bytes]]:
-        """Waits for a datagram or a capsule; a datagram in a capsule is a datagram."""
-        while True:
-            for kind, value in take_capsules(self.capsules):
-                return Datagram(value) if kind == Capsule.DATAGRAM else (kind, value)
-            message = await self.incoming.get()
-            if isinstance(message, Datagram):
-                return message
-            if isinstance(message, Data):
-                self.capsules += message.data
-                continue
-            if isinstance(message, End) and self.capsules:
-                raise Violation("a stream that ends inside a capsule")
-            say_end(message)
-            raise Refused("the tunnel was closed")
-
-
-def say_end(message: Incoming) -> None:
-    if isinstance(message, Abort):
-        say(message.how, code=message.code, reason=message.reason)
-    elif isinstance(message, End):
-        say("end")
-    else:
-        raise Violation(f"not expected here: {message}")
 
 
 class Peer(QuicConnectionProtocol):
@@ -192,6 +81,16 @@ class Peer(QuicConnectionProtocol):
         self.transmit()
         return stream
 
+    def send_data(self, stream_id: int, data: bytes, end: bool) -> None:
+        self.http.send_data(stream_id, data, end)
+        self.transmit()
+
+    def send_datagram(self, stream_id: int, data: bytes) -> None:
+        if len(data) > MAX_DATAGRAM_LEN:
+            raise ValueError(f"a datagram of {len(data)} bytes, of at most {MAX_DATAGRAM_LEN}")
+        self.http.send_datagram(stream_id, data)
+        self.transmit()
+
     def pin(self) -> str:
         certificate = self._quic.tls._peer_certificate
         if certificate is None:
@@ -240,8 +139,3 @@ async def connected(args: argparse.Namespace, certificate: bool = True) -> Async
             if settings.get(setting) != 1:
                 raise Violation(f"the setting {setting.name} is not 1")
         yield peer
-
-
-def split_socket(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)

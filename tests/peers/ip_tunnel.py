@@ -19,9 +19,9 @@ from capsules import (
     parse_route_advertisement,
 )
 from headers import connect_ip_headers
-from http3 import Datagram, Peer, Stream
 from outcome import Refused, Violation, say
 from packets import Echo, Packet
+from stream import Datagram, Peer, Stream
 
 # Time for one answer, such as that to an echo, before it is asked for again.
 PATIENCE_S = 1.0

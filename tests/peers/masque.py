@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A MASQUE client on aioquic: an HTTP/3 stack that shares no code with the connector's.
+"""A MASQUE client on aioquic or h2: stacks of HTTP that share no code with the connector's.
 
 It speaks CONNECT-IP (RFC 9484), CONNECT-UDP (RFC 9298) and CONNECT (RFC 9114) to a connector, or
 breaks their rules on purpose, and prints what comes back as JSON lines. Each line has `event`, its
@@ -20,21 +20,27 @@ import ipaddress
 import struct
 import sys
 from pathlib import Path
-from typing import Awaitable, Callable
+from typing import AsyncContextManager, Awaitable, Callable
 
 from headers import connect_headers, connect_udp_headers
-from http3 import MAX_DATAGRAM_LEN, Data, Datagram, End, Stream, connected, say_end, split_socket
+from http2 import connected_by_tcp
+from http3 import MAX_DATAGRAM_LEN, connected
 from ip_tunnel import ATTEMPTS, PATIENCE_S, IpTunnel
 from misbehaviour import kinds, run_misbehave
 from outcome import NoConnection, Refused, Violation, say
 from packets import Echo
+from stream import Data, Datagram, End, Peer, Stream, say_end, split_socket
 
 # Without the headers of IPv6 and UDP, and the context id.
 MAX_PAYLOAD_LEN = MAX_DATAGRAM_LEN - 40 - 8 - 1
 
 
+def reached(args: argparse.Namespace) -> AsyncContextManager[Peer]:
+    return connected_by_tcp(args) if args.http2 else connected(args)
+
+
 async def run_connect_ip(args: argparse.Namespace) -> None:
-    async with connected(args) as peer:
+    async with reached(args) as peer:
         tunnel = await IpTunnel.open(peer, args)
         if args.request:
             await tunnel.request_addresses(args.request)
@@ -50,7 +56,7 @@ async def run_connect_ip(args: argparse.Namespace) -> None:
 async def run_connect_udp(args: argparse.Namespace) -> None:
     host, port = split_socket(args.target)
     payload = hashlib.shake_128(b"echo").digest(args.bytes)
-    async with connected(args) as peer:
+    async with reached(args) as peer:
         stream = peer.request(connect_udp_headers(args, host, str(port)))
         await stream.success(is_capsules=True)
         for number in range(args.count):
@@ -77,7 +83,7 @@ async def exchange_datagram(stream: Stream, datagram: bytes) -> int:
 
 
 async def run_connect(args: argparse.Namespace) -> None:
-    async with connected(args) as peer:
+    async with reached(args) as peer:
         stream = peer.request(connect_headers(args, args.target))
         await stream.success(is_capsules=False)
         stream.send(f"GET / HTTP/1.1\r\nHost: {args.target}\r\nConnection: close\r\n\r\n".encode())
@@ -103,6 +109,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--certificate", required=True, metavar="FILE", help="PEM, self-signed")
     parser.add_argument("--key", required=True, metavar="FILE", help="the device key, PEM")
     parser.add_argument("--credential-file", required=True, metavar="FILE")
+    parser.add_argument("--http2", action="store_true", help="over TCP, but for misbehaviour")
     parser.add_argument("--timeout-s", type=float, default=20.0, help="for everything together")
     parser.add_argument(
         "--max-datagram-frame-size", type=int, default=65_535, help="what the connector may send"

@@ -15,9 +15,10 @@ from headers import (
     connect_udp_headers,
     extended_connect,
 )
-from http3 import Abort, Data, Datagram, Peer, Stream, connected, say_end, split_socket
+from http3 import Peer, connected
 from ip_tunnel import IpTunnel
 from outcome import Violation
+from stream import Abort, Data, Datagram, Stream, say_end, split_socket
 
 
 def without(headers: dict[str, str], *names: str) -> dict[str, str]:

@@ -5,6 +5,7 @@
 //! UDP ─▶ WireGuard or QUIC ─▶ for one of our addresses? ─▶ TUN
 //! ```
 
+mod silence;
 mod worker;
 
 use std::{
@@ -15,8 +16,8 @@ use std::{
 
 use adit_proto::{Pin, WireguardPublicKey};
 use adit_tunnel::{
-    KeyPair, Offloads, PeerStatus, QuicConnection, QuicEndpoint, QuicError, QuicStreamId,
-    TunDevice, UdpSocket, Waiter, Waker, WireguardSecret,
+    KeyPair, Offloads, PacketInlet, PacketOutlet, PacketPipe, PeerStatus, QuicConnection,
+    QuicEndpoint, QuicError, QuicStreamId, TunDevice, UdpSocket, Waiter, Waker, WireguardSecret,
 };
 use anyhow::Context as _;
 use ipnet::IpNet;
@@ -37,7 +38,7 @@ enum Command {
     Remove { public_key: WireguardPublicKey },
     Connect { endpoint: SocketAddr, pin: Pin, dialled: Dialled },
     Attach { public_key: WireguardPublicKey, stream: QuicStreamId, done: oneshot::Sender<bool> },
-    Packet { public_key: WireguardPublicKey, packet: Vec<u8> },
+    AttachPipe { public_key: WireguardPublicKey, outlet: PacketOutlet, done: oneshot::Sender<bool> },
     SetAddresses(Vec<IpAddr>),
     Statuses(oneshot::Sender<Vec<PeerStatus>>),
     Stop,
@@ -53,10 +54,12 @@ pub(crate) enum DataPlaneEvent {
         /// With whom.
         public_key: WireguardPublicKey,
     },
-    /// The last handshake is so old that no packet can pass.
+    /// Nothing passes by a carrier any more.
     Silent {
-        /// With whom.
+        /// To whom.
         public_key: WireguardPublicKey,
+        /// By which.
+        carrier: Carrier,
     },
     /// The thread ends: interface or socket is gone.
     Failed(String),
@@ -66,6 +69,7 @@ pub(crate) enum DataPlaneEvent {
 pub(crate) struct DataPlane {
     commands: std_mpsc::SyncSender<Command>,
     waker: Waker,
+    inlet: PacketInlet<WireguardPublicKey>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -82,13 +86,14 @@ impl DataPlane {
         let (waiter, waker) = Waiter::try_new().context("failed to make an eventfd")?;
         let (commands, receiver) = std_mpsc::sync_channel(QUEUE_LEN);
         let quic = QuicEndpoint::client(device_key, link_mtu(&tun), waker.clone());
-        let channels = Channels { commands: receiver, events };
+        let inlet = PacketInlet::new(waker.clone());
+        let channels = Channels { commands: receiver, events, packets: inlet.clone() };
         let worker = Worker::new(tun, udp, secret, quic, addresses, channels);
         let thread = thread::Builder::new()
             .name("data-plane".to_owned())
             .spawn(move || worker.run(&waiter))
             .context("failed to start the data plane's thread")?;
-        Ok(Self { commands, waker, thread: Some(thread) })
+        Ok(Self { commands, waker, inlet, thread: Some(thread) })
     }
 
     /// Sends packets for `prefixes` to a peer. Without an endpoint it is not reached by WireGuard.
@@ -115,9 +120,10 @@ impl DataPlane {
         self.command(Command::Use { public_key, carrier });
     }
 
-    /// What opens QUIC connections on the data plane's socket.
+    /// What lets tasks open carriers.
     pub(crate) fn dialler(&self) -> Dialler {
-        Dialler { commands: self.commands.clone(), waker: self.waker.clone() }
+        let (commands, waker) = (self.commands.clone(), self.waker.clone());
+        Dialler { commands, waker, inlet: self.inlet.clone() }
     }
 
     pub(crate) fn remove(&self, public_key: WireguardPublicKey) {
@@ -141,11 +147,12 @@ impl DataPlane {
     }
 }
 
-/// Opens QUIC connections on the data plane's socket.
+/// Opens QUIC connections on the data plane's socket, and lets tasks carry packets.
 #[derive(Clone)]
 pub(crate) struct Dialler {
     commands: std_mpsc::SyncSender<Command>,
     waker: Waker,
+    inlet: PacketInlet<WireguardPublicKey>,
 }
 
 impl Dialler {
@@ -170,12 +177,20 @@ impl Dialler {
         answer.await.unwrap_or(false)
     }
 
-    /// Takes a packet of a peer that came by the stream.
+    /// Lets whoever holds the pipe carry the packets to and from a peer; none: it is gone.
+    pub(crate) async fn attach_pipe(
+        &self,
+        public_key: WireguardPublicKey,
+    ) -> Option<PacketPipe<WireguardPublicKey>> {
+        let (pipe, outlet) = PacketPipe::new(public_key, self.inlet.clone());
+        let (done, answer) = oneshot::channel();
+        self.command(Command::AttachPipe { public_key, outlet, done });
+        answer.await.unwrap_or(false).then_some(pipe)
+    }
+
+    /// Takes a packet of a peer that came by a stream; it is lost if too many wait.
     pub(crate) fn take_packet(&self, public_key: WireguardPublicKey, packet: Vec<u8>) {
-        // As good as lost on the way.
-        if self.commands.try_send(Command::Packet { public_key, packet }).is_ok() {
-            self.waker.wake();
-        }
+        self.inlet.push(public_key, packet);
     }
 
     fn command(&self, command: Command) {

@@ -335,10 +335,11 @@ impl EventLoop {
                 tracing::debug!(peer = %public_key, "Handshake is complete");
                 self.sites.handle_carrier_up(&public_key, Carrier::Wireguard, now);
             }
-            DataPlaneEvent::Silent { public_key } => {
-                tracing::info!(peer = %public_key, "Connector answers no handshake");
-                let why = "no handshake was answered";
-                self.sites.handle_carrier_down(&public_key, Carrier::Wireguard, why, now);
+            DataPlaneEvent::Silent { public_key, carrier } => {
+                tracing::info!(peer = %public_key, %carrier, "Connector is silent");
+                self.carriers.remove(&(public_key, carrier));
+                let why = "the connector is silent";
+                self.sites.handle_carrier_down(&public_key, carrier, why, now);
             }
             DataPlaneEvent::Failed(error) => {
                 let failure = Failure::new(

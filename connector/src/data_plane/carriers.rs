@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use adit_tunnel::{Frame, PeerId};
-
-use super::Outlet;
+use adit_tunnel::{Frame, PacketOutlet, PeerId};
 
 /// How packets travel between a device and its lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +22,7 @@ pub(super) enum Carrier {
 #[derive(Default)]
 pub(super) struct Carriers {
     current: HashMap<PeerId, Carrier>,
-    pipes: HashMap<PeerId, Outlet>,
+    pipes: HashMap<PeerId, PacketOutlet>,
 }
 
 impl Carriers {
@@ -49,7 +47,7 @@ impl Carriers {
         }
     }
 
-    pub(super) fn attach_pipe(&mut self, peer: PeerId, outlet: Outlet) {
+    pub(super) fn attach_pipe(&mut self, peer: PeerId, outlet: PacketOutlet) {
         self.pipes.insert(peer, outlet);
         self.set(peer, Carrier::Pipe);
     }
@@ -86,9 +84,8 @@ impl Carriers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_plane::packet_pipe::{Inlet, PacketPipe};
     use adit_proto::DeviceId;
-    use adit_tunnel::{Tunnel, Waiter, WireguardSecret};
+    use adit_tunnel::{PacketInlet, PacketPipe, Tunnel, Waiter, WireguardSecret};
 
     fn peer() -> PeerId {
         let now = std::time::Instant::now();
@@ -119,7 +116,7 @@ mod tests {
         let (mut carriers, peer) = (Carriers::default(), peer());
         let (_waiter, waker) = Waiter::try_new().unwrap();
         let device_id = DeviceId::from_uuid(uuid::Uuid::from_u128(1));
-        let (pipe, outlet) = PacketPipe::new(device_id, Inlet::new(waker));
+        let (pipe, outlet) = PacketPipe::new(device_id, PacketInlet::new(waker));
         carriers.attach_pipe(peer, outlet);
         assert_eq!(carriers.of(peer), Carrier::Pipe);
         drop(pipe);

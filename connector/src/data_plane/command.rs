@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use adit_policy::Subject;
 use adit_proto::{DeviceId, Reason, WireguardPublicKey};
-use adit_tunnel::{Lane, QuicConnectionId, QuicStreamId, UpsertError, Waker};
+use adit_tunnel::{
+    Lane, PacketInlet, PacketOutlet, PacketPipe, QuicConnectionId, QuicStreamId, UpsertError, Waker,
+};
 use tokio::sync::{mpsc, oneshot};
 
-use super::packet_pipe::{Inlet, Outlet, PacketPipe};
 use crate::{enforced::Standing, own_addresses::OwnAddresses};
 
 /// A device that may send packets.
@@ -66,7 +67,7 @@ pub(crate) enum Command {
     /// Packets for a device go to a task from here on; false: it is gone.
     AttachPipe {
         device_id: DeviceId,
-        outlet: Outlet,
+        outlet: PacketOutlet,
         done: oneshot::Sender<bool>,
     },
     /// A connection is of one who is admitted.
@@ -94,7 +95,7 @@ pub(crate) struct DataPlane {
 pub(super) struct LaneHandle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) waker: Waker,
-    pub(super) inlet: Inlet,
+    pub(super) inlet: PacketInlet<DeviceId>,
 }
 
 impl LaneHandle {
@@ -150,7 +151,7 @@ impl DataPlane {
         device: &DeviceOnConnector,
         lane: usize,
         stream: QuicStreamId,
-    ) -> Result<Option<PacketPipe>, AttachError> {
+    ) -> Result<Option<PacketPipe<DeviceId>>, AttachError> {
         let home = Lane::number_of(&device.public_key, self.lanes.len());
         if home != lane {
             return self.attach_pipe(device).await.map(Some);
@@ -166,7 +167,7 @@ impl DataPlane {
     pub(crate) async fn attach_pipe(
         &self,
         device: &DeviceOnConnector,
-    ) -> Result<PacketPipe, AttachError> {
+    ) -> Result<PacketPipe<DeviceId>, AttachError> {
         let home = Lane::number_of(&device.public_key, self.lanes.len());
         let home = self.lanes.get(home).ok_or(Stopped)?;
         let device_id = device.subject.device_id;

@@ -2,47 +2,44 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use adit_proto::{
-    http3::{Http3Code, decode_varint, encode_varint},
-    masque::{
-        AddressRange, AssignedAddress, CONTEXT_ID_PACKET, Capsule, CapsuleDecoder, CapsuleError,
-        RequestedAddress,
-    },
+    DeviceId,
+    http3::{Http3Code, decode_varint},
+    masque::{AddressRange, AssignedAddress, CONTEXT_ID_PACKET, Capsule, RequestedAddress},
 };
-use adit_tunnel::{ByteStream, IncomingRequest, RequestDatagrams};
-use bytes::{Bytes, BytesMut};
+use adit_tunnel::{CapsuleStream, CapsuleStreamError, IncomingRequest, PacketPipe};
+use bytes::Bytes;
 use ipnet::IpNet;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::{debug, info};
 
-use super::{RequestServer, answer};
-use crate::{
-    data_plane::{DeviceOnConnector, PacketPipe},
-    sessions::Member,
-};
+use super::{RequestServer, answer, arrived::Carrier};
+use crate::{data_plane::DeviceOnConnector, sessions::Member};
 
 pub(super) async fn serve(
     server: RequestServer,
-    lane: usize,
+    carrier: Carrier,
     request: IncomingRequest,
     mut member: Member,
 ) {
     let Ok(device) = member.device() else { return };
     // Before the answer, so that no packet comes too early.
-    let pipe = match server.data_plane.attach(&device, lane, request.stream).await {
+    let attached = match carrier {
+        Carrier::Quic { lane, stream } => server.data_plane.attach(&device, lane, stream).await,
+        Carrier::Http2 => server.data_plane.attach_pipe(&device).await.map(Some),
+    };
+    let pipe = match attached {
         Ok(pipe) => pipe,
         Err(error) => {
             debug!(%error, "Failed to carry packets of a device");
             return;
         }
     };
-    let (stream, datagrams) = request.respond(answer::capsules());
-    info!(device_id = %device.subject.device_id, "Carrying packets by QUIC");
-    let mut tunnel = PacketStream { server, device, capsules: Capsules::new(stream), datagrams };
+    let capsules = request.respond(answer::capsules()).into_capsules();
+    info!(device_id = %device.subject.device_id, "Carrying packets");
+    let mut tunnel = PacketStream { server, device, capsules };
     let outcome = tokio::select! {
         outcome = tunnel.run(pipe) => outcome,
         reason = member.gone() => {
@@ -53,8 +50,10 @@ pub(super) async fn serve(
     match outcome {
         Ok(()) => debug!("Stream of capsules ended"),
         Err(error) => {
-            debug!(%error, "Broke a stream of capsules off");
-            tunnel.capsules.abort();
+            let error: &dyn std::error::Error = &error;
+            debug!(error, "Broke a stream of capsules off");
+            // RFC 9297 §3.3.
+            tunnel.capsules.abort(Http3Code::MessageError);
         }
     }
 }
@@ -62,27 +61,28 @@ pub(super) async fn serve(
 struct PacketStream {
     server: RequestServer,
     device: DeviceOnConnector,
-    capsules: Capsules,
-    datagrams: RequestDatagrams,
+    capsules: CapsuleStream,
 }
 
 impl PacketStream {
-    /// `pipe` is there if the lane does not take and give the datagrams itself.
-    async fn run(&mut self, mut pipe: Option<PacketPipe>) -> Result<(), CapsulesError> {
+    /// `pipe` is there if the lane does not take and give the packets itself.
+    async fn run(
+        &mut self,
+        mut pipe: Option<PacketPipe<DeviceId>>,
+    ) -> Result<(), CapsuleStreamError> {
         self.capsules.send(&Capsule::AddressAssign(self.assigned())).await?;
         self.capsules.send(&Capsule::RouteAdvertisement(self.routes())).await?;
+        let mut packets = Vec::new();
         loop {
             let from_lane = async {
                 match &mut pipe {
-                    Some(pipe) => pipe.next().await,
+                    Some(pipe) => pipe.next_batch(&mut packets).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 capsule = self.capsules.next() => match capsule? {
-                    Some(Capsule::Datagram(datagram)) => {
-                        self.take_packet(&mut pipe, &datagram).await;
-                    }
+                    Some(Capsule::Datagram(datagram)) => self.take_packet(&pipe, &datagram),
                     Some(Capsule::AddressRequest(requested)) => {
                         let answers = requested.iter().map(|one| self.answer_of(one)).collect();
                         self.capsules.send(&Capsule::AddressAssign(answers)).await?;
@@ -91,20 +91,20 @@ impl PacketStream {
                     Some(Capsule::AddressAssign(_) | Capsule::RouteAdvertisement(_)) => {}
                     None => return Ok(()),
                 },
-                datagram = self.datagrams.next() => match datagram {
-                    Some(datagram) => self.take_packet(&mut pipe, &datagram).await,
-                    None => return Ok(()),
-                },
-                packet = from_lane => match packet {
-                    Some(packet) => self.datagrams.send(datagram_of(&packet)),
-                    None => return Ok(()),
-                },
+                is_open = from_lane => {
+                    for packet in packets.drain(..) {
+                        self.capsules.send_datagram(CONTEXT_ID_PACKET, &packet);
+                    }
+                    if !is_open {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
 
     /// Gives a packet that did not come by the lane's own datagrams to the lane.
-    async fn take_packet(&self, pipe: &mut Option<PacketPipe>, datagram: &Bytes) {
+    fn take_packet(&self, pipe: &Option<PacketPipe<DeviceId>>, datagram: &Bytes) {
         let Some((CONTEXT_ID_PACKET, len)) = decode_varint(datagram) else { return };
         let packet = datagram.get(len..).unwrap_or_default();
         if packet.is_empty() {
@@ -160,67 +160,5 @@ impl PacketStream {
             .collect();
         routes.sort();
         routes
-    }
-}
-
-fn datagram_of(packet: &[u8]) -> Bytes {
-    let mut datagram = Vec::with_capacity(packet.len() + 1);
-    encode_varint(CONTEXT_ID_PACKET, &mut datagram);
-    datagram.extend_from_slice(packet);
-    datagram.into()
-}
-
-/// Capsules on a stream, both ways (RFC 9297 §3).
-pub(super) struct Capsules {
-    stream: ByteStream,
-    decoder: CapsuleDecoder,
-}
-
-/// Why there are no more capsules.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CapsulesError {
-    #[error("a capsule is malformed: {0}")]
-    Malformed(#[from] CapsuleError),
-    #[error("the stream broke: {0}")]
-    Stream(#[from] io::Error),
-}
-
-impl Capsules {
-    pub(super) fn new(stream: ByteStream) -> Self {
-        Self { stream, decoder: CapsuleDecoder::new() }
-    }
-
-    /// The next one; none: the peer has ended its direction.
-    ///
-    /// # Cancel safety
-    ///
-    /// None is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Option<Capsule>, CapsulesError> {
-        /// Capsules are short, but for packets.
-        const PIECE_LEN: usize = 16 << 10;
-
-        loop {
-            if let Some(capsule) = self.decoder.poll()? {
-                return Ok(Some(capsule));
-            }
-            let mut piece = BytesMut::with_capacity(PIECE_LEN);
-            if self.stream.read_buf(&mut piece).await? == 0 {
-                self.decoder.finish()?;
-                return Ok(None);
-            }
-            self.decoder.push(piece.freeze());
-        }
-    }
-
-    pub(super) async fn send(&mut self, capsule: &Capsule) -> Result<(), CapsulesError> {
-        let mut bytes = Vec::new();
-        capsule.encode(&mut bytes);
-        self.stream.write_all(&bytes).await?;
-        Ok(())
-    }
-
-    /// Breaks the stream off as malformed (RFC 9297 §3.3).
-    pub(super) fn abort(self) {
-        self.stream.abort(Http3Code::MessageError);
     }
 }

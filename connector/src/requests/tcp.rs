@@ -48,7 +48,7 @@ pub(super) async fn serve(
     };
     // What a proxy passes on is as urgent as it was.
     let _ = upstream.set_nodelay(true);
-    let (mut downstream, _datagrams) = request.respond(answer::bytes());
+    let mut downstream = request.respond(answer::bytes()).into_bytes();
     let traffic = flow.traffic();
     let copied = {
         let mut from_device = Counted { stream: &mut downstream, read: &traffic.from_device.bytes };

@@ -8,7 +8,7 @@ use std::{
 
 use adit_proto::{
     Protocol,
-    http3::{decode_varint, encode_varint},
+    http3::{Http3Code, decode_varint},
     masque::{CONTEXT_ID_PACKET, Capsule},
 };
 use adit_tunnel::IncomingRequest;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use super::{RequestServer, answer, dial, packets::Capsules};
+use super::{RequestServer, answer, dial};
 use crate::sessions::Member;
 
 /// Silence after which a flow of UDP is over: RFC 9298 §6.1 asks for two minutes at least.
@@ -48,20 +48,15 @@ pub(super) async fn serve(
             return;
         }
     };
-    let (stream, mut datagrams) = request.respond(answer::capsules());
-    let mut capsules = Capsules::new(stream);
+    let mut capsules = request.respond(answer::capsules()).into_capsules();
     let traffic = flow.traffic();
     let mut buffer = vec![0; MAX_PAYLOAD_LEN];
     loop {
         let payload = tokio::select! {
             () = flow.cut() => {
-                capsules.abort();
+                capsules.abort(Http3Code::ConnectError);
                 return;
             }
-            datagram = datagrams.next() => match datagram {
-                Some(datagram) => payload_of(&datagram),
-                None => return,
-            },
             capsule = capsules.next() => match capsule {
                 Ok(Some(Capsule::Datagram(datagram))) => payload_of(&datagram),
                 // Those of CONNECT-IP mean nothing here (RFC 9297 §3.2).
@@ -72,8 +67,10 @@ pub(super) async fn serve(
                 )) => None,
                 Ok(None) => return,
                 Err(error) => {
-                    debug!(%error, "Broke a stream of capsules off");
-                    capsules.abort();
+                    let error: &dyn std::error::Error = &error;
+                    debug!(error, "Broke a stream of capsules off");
+                    // RFC 9297 §3.3.
+                    capsules.abort(Http3Code::MessageError);
                     return;
                 }
             },
@@ -82,7 +79,7 @@ pub(super) async fn serve(
                     Ok(len) => {
                         let payload = buffer.get(..len).unwrap_or_default();
                         traffic.to_device.count_datagram(len);
-                        datagrams.send(datagram_of(payload));
+                        capsules.send_datagram(CONTEXT_ID_PACKET, payload);
                     }
                     // A port that is closed now may be open later.
                     Err(error) => debug!(%service, %error, "Service answered with an error"),
@@ -114,11 +111,4 @@ fn payload_of(datagram: &Bytes) -> Option<Bytes> {
     let (context, len) = decode_varint(datagram)?;
     let payload = datagram.slice(len..);
     (context == CONTEXT_ID_PACKET && payload.len() <= MAX_PAYLOAD_LEN).then_some(payload)
-}
-
-fn datagram_of(payload: &[u8]) -> Bytes {
-    let mut datagram = Vec::with_capacity(payload.len() + 1);
-    encode_varint(CONTEXT_ID_PACKET, &mut datagram);
-    datagram.extend_from_slice(payload);
-    datagram.into()
 }

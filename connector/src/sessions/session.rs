@@ -10,14 +10,16 @@ use adit_policy::Subject;
 use adit_proto::{
     ClientMessage, ConnectorMessage, FlowTuple, Pin, Reason, SessionId, Verdict, WireguardPublicKey,
 };
-use adit_tunnel::{IncomingSession, SessionError, SessionListener, SessionReceiver, SessionSender};
+use adit_tunnel::{
+    Http2Listener, Incoming, IncomingSession, SessionError, SessionReceiver, SessionSender,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::Request;
 use crate::{
     admission::subject_of, credentials::Verifier, enforced::destination_of,
-    own_addresses::OwnAddresses,
+    own_addresses::OwnAddresses, requests::ArrivedRequest,
 };
 
 /// What the registry tells a session.
@@ -37,14 +39,27 @@ pub(super) struct Context {
     pub(super) wireguard_public_key: WireguardPublicKey,
 }
 
-/// Takes sessions in, each in a task of its own.
-pub(super) async fn accept(mut listener: SessionListener, context: Context) {
+/// Takes sessions in, each in a task of its own, and hands other requests on.
+pub(super) async fn accept(
+    mut listener: Http2Listener,
+    requests: mpsc::Sender<ArrivedRequest>,
+    context: Context,
+) {
     /// Strangers that may hold a channel open until they must have shown a credential.
     const MAX_STRANGERS: usize = 1024;
 
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     loop {
-        let incoming = listener.accept().await;
+        let incoming = match listener.accept().await {
+            Incoming::Session(incoming) => incoming,
+            Incoming::Request(request) => {
+                // One that there is no room for is turned away.
+                if requests.try_send(ArrivedRequest::on_listener(request)).is_err() {
+                    debug!("More requests than can be looked at");
+                }
+                continue;
+            }
+        };
         let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
             debug!(peer = %incoming.remote, "Turned a session away, too many wait to be admitted");
             continue;
@@ -134,6 +149,7 @@ impl Session {
             return Ok(());
         }
         // A stranger no longer.
+        self.sender.admit();
         drop(place);
         loop {
             tokio::select! {

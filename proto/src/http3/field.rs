@@ -37,9 +37,9 @@ impl Field {
         })
     }
 
-    /// Whether the value is a credential, which no intermediary may keep in a table (RFC 9204
+    /// Whether the value is a credential, which nobody may keep in a table (RFC 7541 §7.1.3, 9204
     /// §7.1.3).
-    pub(super) fn is_credential(&self) -> bool {
+    pub fn is_credential(&self) -> bool {
         matches!(self.name.as_str(), "authorization" | "proxy-authorization" | "cookie")
     }
 }

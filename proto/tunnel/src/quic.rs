@@ -5,27 +5,31 @@
 //! thread of a data plane                                   │ tasks
 //! datagrams ─▶ QuicEndpoint ─ packets of a CONNECT-IP ─▶   │
 //!                  │ streams: heads ─────────────────────▶ │ IncomingRequest, QuicConnection
-//!                  └ bodies ◀──────────── pipes ─────────▶ │ ByteStream
+//!                  └ bodies ◀──────────── pipes ─────────▶ │ Body
 //! ```
 //!
 //! A [`QuicEndpoint`] is a state machine of the thread that owns the socket; no runtime turns it.
 //! Packets never leave that thread. Bodies of requests do, through pipes of bounded length.
 
-mod byte_stream;
 mod config;
 mod connection;
 mod endpoint;
 mod http;
 mod mailbox;
 mod packets;
+mod pipe;
 mod request_stream;
 #[cfg(test)]
 mod tests;
 mod violation;
 
-pub use byte_stream::ByteStream;
 pub use endpoint::{QuicConnectionId, QuicCounters, QuicEndpoint, QuicEvent, QuicStreamId};
-pub use mailbox::{IncomingRequest, QuicConnection, QuicError, RequestDatagrams};
+pub use mailbox::{QuicConnection, QuicError};
+
+pub(crate) use mailbox::{QuicResponder, RequestDatagrams};
+pub(crate) use pipe::Pipe;
+
+use crate::IncomingRequest;
 
 /// Whether a datagram is QUIC's: its fixed bit is set (RFC 9000 §17), which it is in no message of
 /// WireGuard. RFC 9287, which would clear it, is not offered.

@@ -1,31 +1,26 @@
-//! The session channel between client and connector: TLS with pins both ways, one HTTP/2 stream,
-//! a line of JSON for each message.
+//! The session channel between client and connector: one stream of an HTTP/2 connection, a line of
+//! JSON for each message.
 
-mod connection;
 mod line;
-mod listener;
 #[cfg(test)]
 mod tests;
 
-use std::{future::poll_fn, marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, marker::PhantomData, sync::Arc, time::Duration};
 
-use adit_proto::{ClientMessage, ConnectorMessage, MAX_SESSION_LINE_LEN, Pin};
+use adit_proto::MAX_SESSION_LINE_LEN;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::StatusCode;
-use rustls::pki_types::ServerName;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::timeout;
 
-use self::{connection::Handle, line::LineBuffer};
-use crate::{identity::KeyPair, tls};
-
-pub use self::listener::{IncomingSession, SessionListener};
+use self::line::LineBuffer;
+use crate::{Http2Error, http2::Handle};
 
 /// Both directions of a session channel.
 ///
-/// Dropping it sends what was handed over, for a short while, and closes the connection.
+/// Dropping it sends what was handed over, for a short while, and closes the connection unless other
+/// streams need it.
 pub struct SessionChannel<Out, In> {
     sender: SessionSender<Out>,
     receiver: SessionReceiver<In>,
@@ -51,49 +46,15 @@ pub struct SessionReceiver<In> {
 /// Why there is no session channel, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// No TCP connection came about.
-    #[error("cannot reach {endpoint}")]
-    Unreachable {
-        /// The connector's.
-        endpoint: SocketAddr,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
-    /// The connector did not open a session in time.
-    #[error("{endpoint} did not answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    TimedOut {
-        /// The connector's.
-        endpoint: SocketAddr,
-    },
-    /// Whoever answers is not the connector that was sought.
-    #[error("certificate of {endpoint} does not match the pin")]
-    PinMismatch {
-        /// The connector's.
-        endpoint: SocketAddr,
-    },
-    /// The TLS handshake failed otherwise.
-    #[error("no TLS connection to {endpoint}")]
-    Tls {
-        /// The connector's.
-        endpoint: SocketAddr,
-        /// What TLS says.
-        source: std::io::Error,
-    },
+    /// There is no connection, or no longer.
+    #[error(transparent)]
+    Connection(#[from] Http2Error),
     /// The peer speaks HTTP/2, but opens no session.
     #[error("the peer opens no session: it answered {status}")]
     Refused {
         /// The answer's.
         status: StatusCode,
     },
-    /// The connection broke.
-    #[error("the session's connection was lost")]
-    Lost {
-        /// What HTTP/2 says.
-        source: h2::Error,
-    },
-    /// The peer answered no more pings.
-    #[error("the peer answers no longer")]
-    Unresponsive,
     /// The peer answers pings, but takes no messages.
     #[error("the peer took no message for {} s", SEND_TIMEOUT.as_secs())]
     Stalled,
@@ -103,59 +64,13 @@ pub enum SessionError {
     /// A line is no message.
     #[error("a line is not a message that this version understands")]
     Malformed,
-    /// One of both sides has closed the channel.
-    #[error("the session channel is closed")]
-    Closed,
 }
-
-/// How long a client tries to open a session.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a message may wait for a peer that does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The only protocol of the session port.
-const ALPN: &[u8] = b"h2";
-
-/// Opens a session channel to a connector.
-///
-/// # Errors
-///
-/// See [`SessionError`]. It takes 10 s at most.
-pub async fn connect(
-    endpoint: SocketAddr,
-    pin: Pin,
-    identity: &KeyPair,
-) -> Result<SessionChannel<ClientMessage, ConnectorMessage>, SessionError> {
-    timeout(CONNECT_TIMEOUT, connect_unbounded(endpoint, pin, identity))
-        .await
-        .unwrap_or(Err(SessionError::TimedOut { endpoint }))
-}
-
-async fn connect_unbounded(
-    endpoint: SocketAddr,
-    pin: Pin,
-    identity: &KeyPair,
-) -> Result<SessionChannel<ClientMessage, ConnectorMessage>, SessionError> {
-    let unreachable = |source| SessionError::Unreachable { endpoint, source };
-    let tcp = TcpStream::connect(endpoint).await.map_err(unreachable)?;
-    tcp.set_nodelay(true).map_err(unreachable)?;
-
-    let connector = TlsConnector::from(tls::client_config(pin, Some(identity), &[ALPN]));
-    let name = ServerName::from(endpoint.ip());
-    let stream = connector.connect(name, tcp).await.map_err(|source| {
-        if tls::is_pin_mismatch(&source) {
-            SessionError::PinMismatch { endpoint }
-        } else {
-            SessionError::Tls { endpoint, source }
-        }
-    })?;
-
-    connection::open(stream, endpoint).await
-}
-
 impl<Out, In> SessionChannel<Out, In> {
-    fn new(sending: SendStream<Bytes>, receiving: RecvStream, handle: Handle) -> Self {
+    pub(crate) fn new(sending: SendStream<Bytes>, receiving: RecvStream, handle: Handle) -> Self {
         let handle = Arc::new(handle);
         Self {
             sender: SessionSender {
@@ -177,6 +92,13 @@ impl<Out, In> SessionChannel<Out, In> {
     /// The two directions, for two tasks. The connection closes when both are dropped.
     pub fn split(self) -> (SessionSender<Out>, SessionReceiver<In>) {
         (self.sender, self.receiver)
+    }
+}
+
+impl<Out> SessionSender<Out> {
+    /// Lets the client have more of the connector's memory than a stranger.
+    pub fn admit(&self) {
+        self.handle.admit();
     }
 }
 
@@ -216,8 +138,8 @@ impl<Out: Serialize> SessionSender<Out> {
             if self.stream.capacity() == 0 {
                 match poll_fn(|context| self.stream.poll_capacity(context)).await {
                     Some(Ok(_capacity)) => continue,
-                    Some(Err(error)) => return Err(self.handle.error(error)),
-                    None => return Err(self.handle.closed()),
+                    Some(Err(error)) => return Err(self.handle.error(error).into()),
+                    None => return Err(self.handle.closed().into()),
                 }
             }
             let len = self.stream.capacity().min(self.unsent.len());
@@ -280,11 +202,8 @@ impl<In: DeserializeOwned> SessionReceiver<In> {
                 }
                 Some(Err(error)) => {
                     let error = self.handle.error(error);
-                    return if matches!(error, SessionError::Closed) {
-                        Ok(None)
-                    } else {
-                        Err(error)
-                    };
+                    let is_closed = matches!(error, Http2Error::Closed);
+                    return if is_closed { Ok(None) } else { Err(error.into()) };
                 }
                 None if self.lines.is_empty() => return Ok(None),
                 None => return Err(SessionError::Malformed),

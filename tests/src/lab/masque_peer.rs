@@ -12,8 +12,8 @@ use crate::{Host, Output, process::parse_events, python_tool};
 /// Time for everything that the peer does in one run, on a busy machine.
 const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A device whose client is `tests/peers/masque.py`: an HTTP/3 stack that shares no code with the
-/// connector's.
+/// A device whose client is `tests/peers/masque.py`: stacks of HTTP/3 and HTTP/2 that share no code
+/// with the connector's.
 pub struct MasquePeer {
     host: Host,
     id: String,

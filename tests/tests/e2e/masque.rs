@@ -1,4 +1,5 @@
-//! The connector speaks MASQUE as the RFCs have it: with an HTTP/3 stack that knows nothing of it.
+//! The connector speaks MASQUE as the RFCs have it: with stacks of HTTP/3 and HTTP/2 that know
+//! nothing of it.
 
 use std::{
     fmt::Write as _,
@@ -326,6 +327,67 @@ fn a_datagram_of_no_stream_ends_the_connection() {
 
     // H3_DATAGRAM_ERROR: RFC 9297 §2.1.
     assert_eq!(conversation.event("closed")["code"], 0x33, "{:#?}", conversation.output);
+}
+
+#[test]
+fn an_independent_http2_stack_exchanges_packets_through_connect_ip() {
+    let (scene, peer) = prepare("masque-h2-ip");
+    let svc = &scene.lab.svc;
+    let udp = [SVC_V4, SVC_V6].map(|ip| svc.udp_echo(ip));
+    let [udp_v4, udp_v6] = udp.each_ref().map(|server| server.address.to_string());
+
+    let targets = ["--udp", &udp_v4, "--udp", &udp_v6, "--icmp", SVC_V4, "--icmp", SVC_V6];
+    let conversation = check(&peer, &[&["--http2", "connect-ip"], &targets[..]].concat());
+
+    assert_eq!(conversation.event("connected")["alpn"], "h2");
+    assert_eq!(conversation.status(), Some(200));
+    let assigned = conversation.event("address-assign")["addresses"].as_array().unwrap();
+    assert_eq!(assigned.len(), peer.addresses().len(), "{assigned:?}");
+    assert_eq!(conversation.events_of("reply").len(), 4, "{:#?}", conversation.output);
+
+    let server = svc.udp_echo(CLOSED_V4);
+    let denied = peer.run(&["--http2", "connect-ip", "--udp", &server.address.to_string()]);
+    let error = denied.event("icmp-error");
+    assert_eq!((&error["type"], &error["code"]), (&json!(3), &json!(13)), "{error}");
+}
+
+#[test]
+fn an_independent_http2_stack_exchanges_datagrams_and_fetches_a_page() {
+    let (scene, peer) = prepare("masque-h2-connect");
+    let udp = scene.lab.svc.udp_echo(SVC_V4);
+    let page = scene.lab.svc.http_server(SVC_V4, "hello");
+
+    let target = udp.address.to_string();
+    let conversation = check(&peer, &["--http2", "connect-udp", "--target", &target]);
+    assert_eq!(conversation.events_of("reply").len(), 3, "{:#?}", conversation.output);
+    expect_access_event(&scene, &peer, "allow", "udp", udp.address);
+
+    let target = page.address.to_string();
+    let conversation = check(&peer, &["--http2", "connect", "--target", &target]);
+    assert_eq!(conversation.event("page")["sha256"], sha256("hello"));
+    expect_access_event(&scene, &peer, "allow", "tcp", page.address);
+}
+
+#[test]
+fn what_is_refused_over_http3_is_refused_over_http2() {
+    let (scene, peer) = prepare("masque-h2-refused");
+
+    let forbidden = format!("{CLOSED_V4}:80");
+    let conversation = peer.run(&["--http2", "connect", "--target", &forbidden]);
+    assert_eq!((conversation.output.code, conversation.status()), (REFUSED, Some(403)));
+    assert!(
+        conversation
+            .header("proxy-status")
+            .is_some_and(|status| status.contains("no-policy-permits"))
+    );
+
+    let other = scene.lab.laptop.write("other-credential", "none");
+    let other = other.to_str().unwrap();
+    for (command, status) in [("connect-udp", 401), ("connect", 407)] {
+        let options = ["--http2", "--credential-file", other];
+        let conversation = peer.run_with(&options, &[command, "--target", &forbidden]);
+        assert_eq!((conversation.output.code, conversation.status()), (REFUSED, Some(status)));
+    }
 }
 
 /// A scene whose connector knows open and closed services, and a peer that may use the open ones.

@@ -11,15 +11,19 @@ use std::{
 
 use adit_proto::{Protocol, WireguardPublicKey};
 use adit_tunnel::{
-    Datagram, Endpoint, Frame, Inbound, Opened, Outbound, Packet, PeerConfig, PeerId, PeerStatus,
-    QuicEndpoint, ReceiveBatch, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent,
-    UdpSocket, UpsertError, Waiter, WireguardSecret, is_quic, refuse,
+    Datagram, Endpoint, Frame, Inbound, Opened, Outbound, Packet, PacketInlet, PacketOutlet,
+    PeerConfig, PeerId, PeerStatus, QuicEndpoint, ReceiveBatch, Refusal, Run, SendOutcome,
+    TunDevice, Tunnel, TunnelEvent, UdpSocket, UpsertError, Waiter, WireguardSecret, is_quic,
+    refuse,
 };
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
-use super::{Command, DataPlaneEvent};
+use super::{
+    Command, DataPlaneEvent,
+    silence::{Finding, Silence, Traffic},
+};
 use crate::{carrier::Carrier, daemon::event::Event};
 
 /// boringtun's clock moves only when it is asked to, at least this often (its `update_timers`).
@@ -29,12 +33,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// recommends 25.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
-/// WireGuard's REJECT_AFTER_TIME: a session without a new handshake carries nothing after it. With
-/// keepalives there is a handshake every two minutes.
-const SILENT_AFTER: Duration = Duration::from_secs(180);
-
-/// How often handshakes are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often carriers are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What is taken from one side before the other has its turn: about a millisecond of work.
 const TUN_FRAMES: usize = 128;
@@ -46,6 +46,8 @@ const UDP_BYTES: usize = 512 * 1024;
 pub(super) struct Channels {
     pub(super) commands: std_mpsc::Receiver<Command>,
     pub(super) events: mpsc::Sender<Event>,
+    /// What tasks have received.
+    pub(super) packets: PacketInlet<WireguardPublicKey>,
 }
 
 /// The thread's own state.
@@ -56,6 +58,8 @@ pub(super) struct Worker {
     quic: QuicEndpoint,
     /// Of peers that another carrier than WireGuard carries.
     carriers: HashMap<PeerId, Carrier>,
+    pipes: HashMap<PeerId, PacketOutlet>,
+    packets: PacketInlet<WireguardPublicKey>,
     inbound: Inbound,
     outbound: Outbound,
     addresses: Vec<IpAddr>,
@@ -65,8 +69,7 @@ pub(super) struct Worker {
     unsent: VecDeque<DataPlaneEvent>,
     drops: Drops,
     endpoints: Vec<(WireguardPublicKey, SocketAddr)>,
-    /// Peers whose silence is known.
-    silent: Vec<WireguardPublicKey>,
+    silences: HashMap<(PeerId, Carrier), Silence>,
     next_look: Instant,
 }
 
@@ -107,6 +110,8 @@ impl Worker {
             tunnel: Tunnel::new(secret, tun.mtu(), now),
             quic,
             carriers: HashMap::new(),
+            pipes: HashMap::new(),
+            packets: channels.packets,
             tun,
             udp,
             inbound: Inbound::new(),
@@ -117,7 +122,7 @@ impl Worker {
             unsent: VecDeque::new(),
             drops: Drops::default(),
             endpoints: Vec::new(),
-            silent: Vec::new(),
+            silences: HashMap::new(),
             next_look: now,
         }
     }
@@ -145,9 +150,10 @@ impl Worker {
                 .wait(Some(tun), Some(udp), Some(deadline), now)
                 .context("failed to wait for packets")?;
             let now = Instant::now();
-            if ready.woken && !self.handle_commands(now)? {
+            if ready.woken && !self.handle_commands(now) {
                 return Ok(());
             }
+            self.take_piped_packets()?;
             if ready.udp {
                 self.handle_udp(&mut batch, now)?;
             }
@@ -181,31 +187,50 @@ impl Worker {
         }
     }
 
-    /// Tells of each peer once when it falls silent.
+    /// Finds out which carriers carry nothing any more.
     fn look_for_silence(&mut self, now: Instant) {
-        let peers = self.tunnel.peers().filter_map(|peer| self.tunnel.status(peer));
-        let silent: Vec<WireguardPublicKey> = peers
-            .filter(|peer| {
-                peer.last_handshake
-                    .is_some_and(|at| now.saturating_duration_since(at) >= SILENT_AFTER)
-            })
-            .map(|peer| peer.public_key)
-            .collect();
-        for public_key in &silent {
-            if !self.silent.contains(public_key) {
-                self.unsent.push_back(DataPlaneEvent::Silent { public_key: *public_key });
+        let peers: Vec<PeerId> = self.tunnel.peers().collect();
+        self.silences.retain(|(peer, _carrier), _silence| peers.contains(peer));
+        for peer in peers {
+            let Some(status) = self.tunnel.status(peer) else { continue };
+            let carrier = self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard);
+            let traffic = match carrier {
+                Carrier::Wireguard if status.last_handshake.is_none() => continue,
+                Carrier::Wireguard => Traffic {
+                    sent: status.sent_bytes,
+                    heard: status.received_bytes,
+                    last_sign: status.last_handshake,
+                },
+                Carrier::Quic => match self.quic.datagrams_of(peer) {
+                    Some((sent, heard)) => Traffic { sent, heard, last_sign: None },
+                    None => continue,
+                },
+                // TCP and the pings of HTTP/2 find out.
+                Carrier::Http2 => continue,
+            };
+            let silence = self.silences.entry((peer, carrier)).or_default();
+            match silence.look(traffic, now) {
+                Finding::Well => {}
+                Finding::Probe => match carrier {
+                    Carrier::Wireguard => self.tunnel.initiate_handshake(peer, now),
+                    Carrier::Quic => self.quic.probe(peer),
+                    Carrier::Http2 => {}
+                },
+                Finding::Silent => {
+                    let public_key = status.public_key;
+                    self.unsent.push_back(DataPlaneEvent::Silent { public_key, carrier });
+                }
             }
         }
-        self.silent = silent;
     }
 
     /// Returns false when the thread is to end.
-    fn handle_commands(&mut self, now: Instant) -> anyhow::Result<bool> {
+    fn handle_commands(&mut self, now: Instant) -> bool {
         loop {
             let command = match self.commands.try_recv() {
                 Ok(command) => command,
-                Err(std_mpsc::TryRecvError::Empty) => return Ok(true),
-                Err(std_mpsc::TryRecvError::Disconnected) => return Ok(false),
+                Err(std_mpsc::TryRecvError::Empty) => return true,
+                Err(std_mpsc::TryRecvError::Disconnected) => return false,
             };
             match command {
                 Command::Upsert { public_key, endpoint, prefixes } => {
@@ -235,14 +260,13 @@ impl Worker {
                     // Who asked may be gone; then the connection closes.
                     let _ = done.send(is_attached);
                 }
-                Command::Packet { public_key, packet } => {
-                    if let Some(peer) = self.tunnel.peer_of(&public_key)
-                        && let Some(slot) = self.inbound.slot().get_mut(..packet.len())
-                    {
-                        slot.copy_from_slice(&packet);
-                        self.take_packet(peer, packet.len())?;
-                        self.finish_run()?;
+                Command::AttachPipe { public_key, outlet, done } => {
+                    let peer = self.tunnel.peer_of(&public_key);
+                    if let Some(peer) = peer {
+                        self.pipes.insert(peer, outlet);
                     }
+                    // Who asked may be gone; then the pipe is.
+                    let _ = done.send(peer.is_some());
                 }
                 Command::Remove { public_key } => {
                     self.endpoints.retain(|(key, _)| *key != public_key);
@@ -250,6 +274,7 @@ impl Worker {
                         self.tunnel.remove(peer);
                         self.quic.detach(peer);
                         self.carriers.remove(&peer);
+                        self.pipes.remove(&peer);
                     }
                 }
                 Command::SetAddresses(addresses) => self.addresses = addresses,
@@ -259,7 +284,7 @@ impl Worker {
                         peers.into_iter().filter_map(|peer| self.tunnel.status(peer)).collect();
                     let _ = reply.send(statuses);
                 }
-                Command::Stop => return Ok(false),
+                Command::Stop => return false,
             }
         }
     }
@@ -320,6 +345,18 @@ impl Worker {
             self.take_packet(peer, len)?;
         }
         Ok(())
+    }
+
+    /// Takes the packets that tasks have received.
+    fn take_piped_packets(&mut self) -> anyhow::Result<()> {
+        while let Some((public_key, packet)) = self.packets.pop() {
+            let Some(peer) = self.tunnel.peer_of(&public_key) else { continue };
+            if let Some(slot) = self.inbound.slot().get_mut(..packet.len()) {
+                slot.copy_from_slice(&packet);
+                self.take_packet(peer, packet.len())?;
+            }
+        }
+        self.finish_run()
     }
 
     /// Takes a packet that lies in the slot.
@@ -388,6 +425,14 @@ impl Worker {
                     let Self { outbound, tunnel, udp, .. } = self;
                     outbound.seal_frame(tunnel, udp, peer, frame, now);
                 }
+                Way::Peer(peer, Carrier::Http2) => {
+                    let Some(pipe) = self.pipes.get(&peer) else { continue };
+                    let mut segments = frame.segments();
+                    while let Some(packet) = segments.next() {
+                        // The task that had the other end says when it has gone.
+                        let _is_open = pipe.push(packet);
+                    }
+                }
                 Way::Peer(peer, Carrier::Quic) => self.quic.send_frame(peer, frame, now),
                 Way::Refused(refusal) => self.refuse(&frame, refusal)?,
                 Way::Nowhere => {}
@@ -425,6 +470,8 @@ impl Worker {
                 return Way::Nowhere;
             }
             Carrier::Quic => self.quic.refused_mtu(peer, frame, now),
+            // It takes whatever the interface does.
+            Carrier::Http2 => None,
         };
         if let Some(mtu) = refused_mtu {
             self.drops.too_big += 1;

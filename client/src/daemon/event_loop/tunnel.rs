@@ -18,7 +18,7 @@ use crate::{
         clock::Now,
         data_plane::DataPlane,
         obstacle,
-        packet_carrier::{PacketCarrier, PacketCarrierParts},
+        packet_carrier::{PacketCarrier, PacketCarrierParts, Transport},
         router::Layout,
         session::{Session, SessionParts},
         sites::{SessionEnd, SiteCommand, contested_prefixes, prefixes_by_site},
@@ -163,6 +163,8 @@ impl EventLoop {
                     match carrier {
                         Carrier::Wireguard => tunnel.data_plane.initiate_handshake(public_key),
                         Carrier::Quic => tunnel.data_plane.probe_quic(public_key),
+                        // TCP and the pings of HTTP/2 find out.
+                        Carrier::Http2 => {}
                     }
                 }
             }
@@ -191,25 +193,30 @@ impl EventLoop {
         now: Now,
     ) {
         let public_key = connector.wireguard_public_key;
-        let (Some(tunnel), Some(credential)) = (&self.tunnel, self.material.credential(now.time))
+        let (Some(tunnel), Some(enrolled), Some(credential)) =
+            (&self.tunnel, &self.enrolled, self.material.credential(now.time))
         else {
             self.sites.handle_carrier_down(&public_key, carrier, "no credential yet", now);
             return;
         };
         tracing::debug!(peer = %public_key, %endpoint, %carrier, "Opening a carrier");
-        match carrier {
-            Carrier::Wireguard => tunnel.data_plane.initiate_handshake(public_key),
-            Carrier::Quic => {
-                let parts = PacketCarrierParts {
-                    connector,
-                    endpoint,
-                    credential: credential.to_owned(),
-                    dialler: tunnel.data_plane.dialler(),
-                };
-                let carrying = PacketCarrier::open(parts, self.events.clone());
-                self.carriers.insert((public_key, carrier), carrying);
+        let transport = match carrier {
+            Carrier::Wireguard => {
+                tunnel.data_plane.initiate_handshake(public_key);
+                return;
             }
-        }
+            Carrier::Quic => Transport::Quic,
+            Carrier::Http2 => Transport::Http2 { device_key: enrolled.device_key.clone() },
+        };
+        let parts = PacketCarrierParts {
+            connector,
+            endpoint,
+            transport,
+            credential: credential.to_owned(),
+            dialler: tunnel.data_plane.dialler(),
+        };
+        let carrying = PacketCarrier::open(parts, self.events.clone());
+        self.carriers.insert((public_key, carrier), carrying);
     }
 
     /// Shows a fresh credential to every connector.

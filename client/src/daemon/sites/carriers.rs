@@ -293,7 +293,8 @@ mod tests {
         let now = at(start, 1000);
         assert_eq!(carriers.handle_down(Carrier::Wireguard, now), []);
         assert_eq!(carriers.current(), None);
-        assert_eq!(carriers.handle_timeout(now), [CarrierStep::Open(Carrier::Quic)]);
+        let opened = [Carrier::Quic, Carrier::Http2].map(CarrierStep::Open);
+        assert_eq!(carriers.handle_timeout(now), opened);
         carriers.handle_up(Carrier::Quic, at(start, 1100));
         let steps = carriers.handle_timeout(at(start, 2000));
         assert_eq!(steps, [CarrierStep::Open(Carrier::Wireguard)]);

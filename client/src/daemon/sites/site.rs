@@ -337,18 +337,12 @@ impl Site {
                 let endpoint = session.endpoint;
                 let why = session.carrier_problem.as_ref().map(|why| format!(" ({why})"));
                 let why = why.unwrap_or_default();
-                match session.carriers.choice() {
-                    CarrierChoice::Wireguard => format!(
-                        "no answer to WireGuard from {endpoint}; does a firewall block UDP? Next: \
+                match session.carriers.choice().only() {
+                    None => format!("no carrier reaches {endpoint}{why}"),
+                    Some(only) => format!(
+                        "{only} does not reach {endpoint}{why}; does a firewall block it? Next: \
                          adit set carrier auto"
                     ),
-                    CarrierChoice::Quic => format!(
-                        "no answer to QUIC from {endpoint}{why}; does a firewall block UDP? Next: \
-                         adit set carrier auto"
-                    ),
-                    CarrierChoice::Auto => {
-                        format!("no carrier reaches {endpoint}{why}; does a firewall block UDP?")
-                    }
                 }
             });
         }

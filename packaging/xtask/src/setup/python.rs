@@ -11,12 +11,35 @@ struct Tool {
     package: &'static str,
     /// The version for whose behaviour the tests are written.
     version: &'static str,
+    /// What is installed beside it, with its version.
+    beside: &'static [(&'static str, &'static str)],
     tests: &'static str,
 }
 
+impl Tool {
+    fn packages(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        std::iter::once((self.package, self.version)).chain(self.beside.iter().copied())
+    }
+
+    /// As pip has them.
+    fn requirements(&self) -> impl Iterator<Item = String> {
+        self.packages().map(|(name, version)| format!("{name}=={version}"))
+    }
+}
+
 const TOOLS: &[Tool] = &[
-    Tool { package: "schemathesis", version: "4.32.5", tests: "the test of the REST API" },
-    Tool { package: "aioquic", version: "1.7.2", tests: "the tests with another HTTP/3 stack" },
+    Tool {
+        package: "schemathesis",
+        version: "4.32.5",
+        beside: &[],
+        tests: "the test of the REST API",
+    },
+    Tool {
+        package: "aioquic",
+        version: "1.7.2",
+        beside: &[("h2", "4.3.0")],
+        tests: "the tests with other stacks of HTTP",
+    },
 ];
 
 /// Installs the tools below the target folder, unless they are there.
@@ -25,7 +48,7 @@ const TOOLS: &[Tool] = &[
 /// running.
 pub(crate) fn ensure(target: &Path) {
     for tool in TOOLS {
-        let Tool { package, version, tests } = tool;
+        let Tool { package, version, tests, .. } = tool;
         let dir = target.join("tools").join(package);
         if is_installed(&dir, tool) {
             continue;
@@ -39,11 +62,16 @@ pub(crate) fn ensure(target: &Path) {
 
 /// Asks the Python of the environment, which is of no use if it does not run.
 fn is_installed(dir: &Path, tool: &Tool) -> bool {
-    let script = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))";
+    let script = "import sys, importlib.metadata as m; \
+                  print(*(f'{name}=={m.version(name)}' for name in sys.argv[1:]))";
     let mut command = Command::new(dir.join("bin/python3"));
-    let output = command.args(["-c", script, tool.package]).stdin(Stdio::null()).output();
+    command.args(["-c", script]).args(tool.packages().map(|(name, _version)| name));
+    let output = command.stdin(Stdio::null()).output();
 
-    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == tool.version)
+    output.is_ok_and(|output| {
+        let installed = String::from_utf8_lossy(&output.stdout);
+        installed.split_whitespace().eq(tool.requirements())
+    })
 }
 
 fn install(dir: &Path, tool: &Tool) -> anyhow::Result<()> {
@@ -54,7 +82,7 @@ fn install(dir: &Path, tool: &Tool) -> anyhow::Result<()> {
     run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
     run(Command::new(dir.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check"])
-        .arg(format!("{}=={}", tool.package, tool.version)))
+        .args(tool.requirements()))
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

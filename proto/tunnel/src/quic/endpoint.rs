@@ -19,7 +19,7 @@ use quinn_proto::{
 use tokio::sync::oneshot;
 
 use super::{
-    IncomingRequest, QuicConnection, QuicError, config,
+    IncomingRequest, QuicConnection, QuicError, QuicResponder, config,
     connection::{Connection, Requested},
     mailbox::{Command, Mailbox},
     packets::PacketLosses,
@@ -397,6 +397,13 @@ impl QuicEndpoint {
         QuicCounters { connections: self.count, congestion, too_big, ..self.counters }
     }
 
+    /// How many datagrams of QUIC were sent to a peer whose packets are carried, and have come.
+    pub fn datagrams_of(&mut self, peer: PeerId) -> Option<(u64, u64)> {
+        let id = *self.by_peer.get(&peer)?;
+        let stats = self.connection(id)?.quic().stats();
+        Some((stats.udp_tx.datagrams, stats.udp_rx.datagrams))
+    }
+
     /// Asks a peer whose packets are carried whether it is still there.
     pub fn probe(&mut self, peer: PeerId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
@@ -541,7 +548,8 @@ impl QuicEndpoint {
         }
         for Requested { head, peer_pin, stream } in std::mem::take(&mut self.requested) {
             let mailbox = Arc::clone(&self.mailbox);
-            let request = IncomingRequest::new(head, peer_pin, remote, stream, mailbox);
+            let responder = QuicResponder::new(stream, mailbox);
+            let request = IncomingRequest::over_quic(head, peer_pin, remote, responder);
             self.tell(QuicEvent::Request(Box::new(request)));
         }
         if has_drained {

@@ -2,15 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    task::Wake,
+    task::{Context, Poll, Wake},
 };
 
-use adit_proto::{
-    Pin,
-    http3::{RequestHead, ResponseHead},
-};
+use adit_proto::http3::{RequestHead, ResponseHead};
 use bytes::Bytes;
 use tokio::{
     io::DuplexStream,
@@ -19,9 +15,9 @@ use tokio::{
 
 use super::{
     QuicConnectionId, QuicStreamId,
-    byte_stream::{Breakage, ByteStream},
+    pipe::{Breakage, Pipe},
 };
-use crate::Waker;
+use crate::{Answer, Body, Waker};
 
 /// Why a request over QUIC came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +70,7 @@ pub(super) struct TaskPipe {
 pub(super) type Reply = oneshot::Sender<Result<Answered, QuicError>>;
 
 /// A request that was answered.
-pub(super) type Answered = (QuicStreamId, ResponseHead, ByteStream, mpsc::Receiver<Bytes>);
+pub(super) type Answered = (QuicStreamId, ResponseHead, Pipe, mpsc::Receiver<Bytes>);
 
 /// What the thread finds when it is woken.
 #[derive(Debug)]
@@ -144,8 +140,8 @@ impl Wake for PipeWaker {
     }
 }
 
-fn pipe() -> (ByteStream, mpsc::Receiver<Bytes>, TaskPipe) {
-    let (stream, pipe, breakage) = ByteStream::new();
+fn pipe() -> (Pipe, mpsc::Receiver<Bytes>, TaskPipe) {
+    let (stream, pipe, breakage) = Pipe::new();
     let (datagrams, receiver) = mpsc::channel(DATAGRAMS);
     (stream, receiver, TaskPipe { pipe, breakage, datagrams })
 }
@@ -158,65 +154,55 @@ pub(super) fn answered(stream: QuicStreamId, head: ResponseHead) -> (Answered, T
 
 /// Datagrams of one request, both ways (RFC 9297 §2), which are lost where there is no room.
 #[derive(Debug)]
-pub struct RequestDatagrams {
+pub(crate) struct RequestDatagrams {
     stream: QuicStreamId,
     receiver: mpsc::Receiver<Bytes>,
     mailbox: Arc<Mailbox>,
 }
 
 impl RequestDatagrams {
+    pub(crate) const fn stream(&self) -> QuicStreamId {
+        self.stream
+    }
+
     /// The next one; none when the request has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// None is lost when the future is dropped.
-    pub async fn next(&mut self) -> Option<Bytes> {
-        self.receiver.recv().await
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.receiver.poll_recv(context)
     }
 
     /// Sends one, if there is room and it is not too long.
-    pub fn send(&self, payload: Bytes) {
+    pub(crate) fn send(&self, payload: Bytes) {
         self.mailbox.datagram(self.stream, payload);
     }
 }
 
-/// A request of a client that has proved possession of a key, and nothing else yet.
+/// Where the answer to a request goes.
 #[derive(Debug)]
-pub struct IncomingRequest {
-    /// What is asked for.
-    pub head: RequestHead,
-    /// The pin of the client's key.
-    pub peer_pin: Pin,
-    /// From where it comes.
-    pub remote: SocketAddr,
-    /// For [`QuicEndpoint::attach`](super::QuicEndpoint::attach).
-    pub stream: QuicStreamId,
+pub(crate) struct QuicResponder {
+    stream: QuicStreamId,
     mailbox: Arc<Mailbox>,
     is_answered: bool,
 }
 
-impl IncomingRequest {
-    pub(super) fn new(
-        head: RequestHead,
-        peer_pin: Pin,
-        remote: SocketAddr,
-        stream: QuicStreamId,
-        mailbox: Arc<Mailbox>,
-    ) -> Self {
-        Self { head, peer_pin, remote, stream, mailbox, is_answered: false }
+impl QuicResponder {
+    pub(super) const fn new(stream: QuicStreamId, mailbox: Arc<Mailbox>) -> Self {
+        Self { stream, mailbox, is_answered: false }
     }
 
-    /// Answers; what follows goes through the streams that are returned.
-    pub fn respond(mut self, head: ResponseHead) -> (ByteStream, RequestDatagrams) {
+    pub(crate) const fn stream(&self) -> QuicStreamId {
+        self.stream
+    }
+
+    pub(crate) fn respond(mut self, head: ResponseHead) -> Body {
         self.is_answered = true;
         let (bytes, receiver, pipe) = pipe();
         let (stream, mailbox) = (self.stream, Arc::clone(&self.mailbox));
         mailbox.command(Command::Respond { stream, head, pipe });
-        (bytes, RequestDatagrams { stream, receiver, mailbox })
+        Body::over_quic(bytes, RequestDatagrams { stream, receiver, mailbox })
     }
 }
 
-impl Drop for IncomingRequest {
+impl Drop for QuicResponder {
     fn drop(&mut self) {
         if !self.is_answered {
             self.mailbox.command(Command::Reject { stream: self.stream });
@@ -246,15 +232,13 @@ impl QuicConnection {
     /// # Errors
     ///
     /// [`QuicError`]; an answer of any status is none.
-    pub async fn request(
-        &self,
-        head: RequestHead,
-    ) -> Result<(QuicStreamId, ResponseHead, ByteStream, RequestDatagrams), QuicError> {
+    pub async fn request(&self, head: RequestHead) -> Result<Answer, QuicError> {
         let (reply, answer) = oneshot::channel();
         self.mailbox.command(Command::Request { connection: self.id, head, reply });
         let (stream, head, bytes, receiver) = answer.await.unwrap_or(Err(QuicError::Closed))?;
         let mailbox = Arc::clone(&self.mailbox);
-        Ok((stream, head, bytes, RequestDatagrams { stream, receiver, mailbox }))
+        let body = Body::over_quic(bytes, RequestDatagrams { stream, receiver, mailbox });
+        Ok(Answer { head, body })
     }
 }
 

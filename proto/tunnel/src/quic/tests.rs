@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::http3::{Field, Http3Code, RequestHead, ResponseHead};
+use adit_proto::{
+    http3::{Field, Http3Code, RequestHead, ResponseHead},
+    masque::Capsule,
+};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -159,11 +162,12 @@ async fn a_request_arrives_with_the_pin_of_its_sender_and_bytes_flow_both_ways()
     let request = world.server.requests.recv().await.unwrap();
     assert_eq!(request.head, connect_head());
     assert_eq!(request.peer_pin, world.client_key.pin());
-    let connection = request.stream.connection();
+    let connection = request.quic_stream().unwrap().connection();
     world.server.run(move |endpoint, _now| endpoint.admit(connection));
-    let (mut at_server, _datagrams) = request.respond(ok());
-    let (_connection, (_stream, head, mut at_client, _datagrams)) = asked.await.unwrap();
-    assert_eq!(head.status, 200);
+    let mut at_server = request.respond(ok()).into_bytes();
+    let (_connection, answer) = asked.await.unwrap();
+    assert_eq!(answer.head.status, 200);
+    let mut at_client = answer.body.into_bytes();
 
     // More than windows and pipes hold, so both have to be emptied to go on.
     let sent: Vec<u8> = (0..30_000_000_u32).map(|n| (n >> 3) as u8).collect();
@@ -189,10 +193,10 @@ async fn packets_of_an_attached_request_arrive_as_they_were_sent() {
         (world.connection, answer)
     });
     let request = world.server.requests.recv().await.unwrap();
-    assert!(world.server.attach(request.stream).await);
-    let (_at_server, _datagrams) = request.respond(ok());
-    let (_connection, (stream, _head, _at_client, _datagrams)) = asked.await.unwrap();
-    assert!(world.client.attach(stream).await);
+    assert!(world.server.attach(request.quic_stream().unwrap()).await);
+    let _at_server = request.respond(ok());
+    let (_connection, answer) = asked.await.unwrap();
+    assert!(world.client.attach(answer.body.quic_stream().unwrap()).await);
 
     let packet = [0x45; 1000];
     world.client.run(move |endpoint, _now| endpoint.send_packet(PeerId::sample(), &packet));
@@ -211,10 +215,12 @@ async fn datagrams_of_a_request_reach_its_task_and_no_other() {
         (world.connection, answer)
     });
     let request = world.server.requests.recv().await.unwrap();
-    let (_at_server, mut at_server) = request.respond(ok());
-    let (_connection, (_stream, _head, _at_client, at_client)) = asked.await.unwrap();
-    at_client.send(Bytes::from_static(b"\0hello"));
-    assert_eq!(at_server.next().await.unwrap(), b"\0hello".as_slice());
+    let mut at_server = request.respond(ok()).into_capsules();
+    let (_connection, answer) = asked.await.unwrap();
+    let mut at_client = answer.body.into_capsules();
+    at_client.send_datagram(0, b"hello");
+    let received = at_server.next().await.unwrap();
+    assert_eq!(received, Some(Capsule::Datagram(Bytes::from_static(b"\0hello"))));
 }
 
 #[tokio::test]
@@ -225,8 +231,9 @@ async fn a_stream_that_is_broken_off_does_not_look_complete() {
         (world.connection, answer)
     });
     let request = world.server.requests.recv().await.unwrap();
-    let (mut at_server, _datagrams) = request.respond(ok());
-    let (_connection, (_stream, _head, mut at_client, _datagrams)) = asked.await.unwrap();
+    let mut at_server = request.respond(ok()).into_bytes();
+    let (_connection, answer) = asked.await.unwrap();
+    let mut at_client = answer.body.into_bytes();
     at_server.write_all(b"half").await.unwrap();
     let mut half = [0; 4];
     at_client.read_exact(&mut half).await.unwrap();
@@ -256,10 +263,9 @@ async fn a_lost_connection_ends_its_requests() {
     let mut world = world().await;
     let asked = tokio::spawn(async move { world.connection.request(connect_head()).await });
     let request = world.server.requests.recv().await.unwrap();
-    let (mut at_server, _datagrams) = request.respond(ok());
+    let mut at_server = request.respond(ok()).into_bytes();
     // The answer of the task drops the connection, and with it all of its streams.
-    let (_stream, _head, at_client, _datagrams) = asked.await.unwrap().unwrap();
-    drop(at_client);
+    drop(asked.await.unwrap().unwrap());
     let mut rest = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(5), at_server.read_to_end(&mut rest)).await;
     assert!(end.is_ok(), "the server's stream is still open");

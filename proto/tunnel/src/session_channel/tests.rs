@@ -1,15 +1,25 @@
-use std::{future::pending, net::Ipv4Addr};
+use std::{
+    future::pending,
+    net::{Ipv4Addr, SocketAddr},
+};
 
-use adit_proto::Reason as DenialReason;
+use adit_proto::{ClientMessage, ConnectorMessage, Reason as DenialReason};
+use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional, duplex},
-    net::TcpSocket,
-    sync::oneshot,
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, copy_bidirectional, duplex},
+    net::{TcpSocket, TcpStream},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::Instant,
 };
+use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::{
+    Http2Connection, Http2Listener, Incoming, IncomingSession, KeyPair, connect,
+    http2::{Peer, Server},
+    tls,
+};
 
 type ClientChannel = SessionChannel<ClientMessage, ConnectorMessage>;
 type ConnectorChannel = SessionChannel<ConnectorMessage, ClientMessage>;
@@ -46,12 +56,12 @@ async fn a_listener_learns_who_its_client_is() {
 #[tokio::test]
 async fn a_listener_on_all_addresses_hears_ipv4_and_names_it_so() {
     let (client, connector) = (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
-    let mut listener = SessionListener::try_bind("[::]:0".parse().unwrap(), &connector).unwrap();
+    let mut listener = Http2Listener::try_bind("[::]:0".parse().unwrap(), &connector).unwrap();
     let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_address().port()));
     let (opened, incoming) =
         tokio::join!(connect(endpoint, connector.pin(), &client), listener.accept());
     opened.unwrap();
-    assert_eq!(incoming.remote.ip(), Ipv4Addr::LOCALHOST);
+    assert_eq!(session_in(incoming).remote.ip(), Ipv4Addr::LOCALHOST);
 }
 
 #[tokio::test]
@@ -63,7 +73,7 @@ async fn a_connector_of_another_key_is_refused() {
         error.to_string(),
         format!("certificate of {} does not match the pin", site.endpoint())
     );
-    assert!(matches!(error, SessionError::PinMismatch { .. }));
+    assert!(matches!(error, SessionError::Connection(Http2Error::PinMismatch { .. })));
 
     // The connector has given no session for it: the first is that of the next client.
     let (_client, incoming) = site.next_session().await;
@@ -74,11 +84,12 @@ async fn a_connector_of_another_key_is_refused() {
 async fn a_client_without_a_key_is_refused() {
     let mut site = Site::new();
     let tcp = TcpStream::connect(site.endpoint()).await.unwrap();
-    let config = tls::client_config(site.connector.pin(), None, &[ALPN]);
+    let config = tls::client_config(site.connector.pin(), None, &[b"h2"]);
     let name = ServerName::from(site.endpoint().ip());
     let stream = TlsConnector::from(config).connect(name, tcp).await.unwrap();
-    let error = connection::open(stream, site.endpoint()).await.err().unwrap();
-    assert!(matches!(error, SessionError::Lost { .. }), "{error}");
+    let connection = Http2Connection::try_new(stream, site.endpoint()).await.unwrap();
+    let error = connection.open_session().await.err().unwrap();
+    assert!(matches!(error, SessionError::Connection(Http2Error::Lost { .. })), "{error}");
 
     let (_client, incoming) = site.next_session().await;
     assert_eq!(incoming.peer_pin, site.client.pin());
@@ -112,7 +123,7 @@ async fn handshakes_from_one_source_are_limited_and_room_is_made_again() {
     drop(strangers);
     // It takes a moment until the connector has seen them go.
     while connect(site.endpoint(), site.connector.pin(), &site.client).await.is_err() {}
-    assert_eq!(site.listener.accept().await.peer_pin, site.client.pin());
+    assert_eq!(session_in(site.listener.accept().await).peer_pin, site.client.pin());
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +141,7 @@ async fn a_port_where_no_one_listens_is_unreachable() {
     socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let endpoint = socket.local_addr().unwrap();
     let error = connect(endpoint, site.connector.pin(), &site.client).await.err().unwrap();
-    assert!(matches!(error, SessionError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, SessionError::Connection(Http2Error::Unreachable { .. })), "{error}");
 }
 
 #[tokio::test]
@@ -147,27 +158,6 @@ async fn a_dropped_listener_keeps_the_sessions_it_has_given() {
     let ping = ClientMessage::Ping { request_id: 1 };
     to_connector.send(&ping).await.unwrap();
     assert_eq!(from_client.next().await.unwrap().unwrap(), ping);
-}
-
-#[tokio::test]
-async fn another_request_than_that_for_a_session_is_not_found() {
-    for (method, path) in [("GET", "/v1/session"), ("POST", "/v1/other")] {
-        let (near, far) = duplex(1 << 16);
-        let server = tokio::spawn(connection::accept(far));
-        let (requests, connection) = h2::client::handshake(near).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("https://connector.example{path}"))
-            .body(())
-            .unwrap();
-        let mut requests = requests.ready().await.unwrap();
-        let (response, _stream) = requests.send_request(request, true).unwrap();
-        assert_eq!(response.await.unwrap().status(), StatusCode::NOT_FOUND);
-        drop((requests, _stream));
-        assert!(matches!(server.await.unwrap(), Err(SessionError::Refused { .. })));
-        connection.await.unwrap().unwrap();
-    }
 }
 
 #[tokio::test]
@@ -219,7 +209,10 @@ async fn a_line_that_is_too_long_closes_the_session() {
     let (_sent, received) = tokio::join!(to_connector.send(&ping), from_client.next());
     assert!(matches!(received, Some(Err(SessionError::LineTooLong))));
     assert!(from_client.next().await.is_none());
-    assert!(matches!(from_connector.next().await, Some(Err(SessionError::Lost { .. }))));
+    assert!(matches!(
+        from_connector.next().await,
+        Some(Err(SessionError::Connection(Http2Error::Lost { .. })))
+    ));
 }
 
 #[tokio::test]
@@ -321,10 +314,10 @@ async fn a_client_notices_the_death_of_its_connector() {
     cut.send(()).unwrap();
     let since = Instant::now();
     let received = from_connector.next().await;
-    assert!(matches!(received, Some(Err(SessionError::Unresponsive))));
+    assert!(matches!(received, Some(Err(SessionError::Connection(Http2Error::Unresponsive)))));
     assert!(since.elapsed() <= Duration::from_secs(15), "after {:?}", since.elapsed());
     let sent = to_connector.send(&ClientMessage::Ping { request_id: 1 }).await;
-    assert!(matches!(sent, Err(SessionError::Unresponsive)));
+    assert!(matches!(sent, Err(SessionError::Connection(Http2Error::Unresponsive))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -334,13 +327,13 @@ async fn a_connector_notices_the_death_of_its_client() {
     cut.send(()).unwrap();
     let since = Instant::now();
     let received = from_client.next().await;
-    assert!(matches!(received, Some(Err(SessionError::Unresponsive))));
+    assert!(matches!(received, Some(Err(SessionError::Connection(Http2Error::Unresponsive)))));
     assert!(since.elapsed() <= Duration::from_secs(15), "after {:?}", since.elapsed());
 }
 
 /// A listening connector and a client that may come.
 struct Site {
-    listener: SessionListener,
+    listener: Http2Listener,
     connector: KeyPair,
     client: KeyPair,
 }
@@ -350,7 +343,7 @@ impl Site {
         let (client, connector) =
             (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = SessionListener::try_bind(address, &connector).unwrap();
+        let listener = Http2Listener::try_bind(address, &connector).unwrap();
         Self { listener, connector, client }
     }
 
@@ -362,7 +355,7 @@ impl Site {
         let endpoint = self.endpoint();
         let opening = connect(endpoint, self.connector.pin(), &self.client);
         let (client, incoming) = tokio::join!(opening, self.listener.accept());
-        (client.unwrap(), incoming)
+        (client.unwrap(), session_in(incoming))
     }
 }
 
@@ -372,9 +365,7 @@ fn endpoint() -> SocketAddr {
 
 async fn pair() -> (ClientChannel, ConnectorChannel) {
     let (near, far) = duplex(1 << 16);
-    let (client, connector) =
-        tokio::join!(connection::open(near, endpoint()), connection::accept(far));
-    (client.unwrap(), connector.unwrap())
+    sessions_over(near, far).await
 }
 
 /// Two ends with a relay between them that can stop to carry, without closing anything.
@@ -390,7 +381,25 @@ async fn pair_over_relay() -> (oneshot::Sender<()>, JoinHandle<()>, ClientChanne
             Ok(()) = is_cut => pending().await,
         }
     });
-    let (client, connector) =
-        tokio::join!(connection::open(near, endpoint()), connection::accept(far));
-    (cut, relay, client.unwrap(), connector.unwrap())
+    let (client, connector) = sessions_over(near, far).await;
+    (cut, relay, client, connector)
+}
+
+/// A session on two streams that are connected.
+async fn sessions_over(near: DuplexStream, far: DuplexStream) -> (ClientChannel, ConnectorChannel) {
+    let pin = KeyPair::try_generate().unwrap().pin();
+    let (sender, mut incoming) = mpsc::channel(1);
+    let server = Server::try_new(far, Peer { pin, remote: endpoint() }, sender);
+    let (connection, server) = tokio::join!(Http2Connection::try_new(near, endpoint()), server);
+    tokio::spawn(server.unwrap().run());
+    let connection = connection.unwrap();
+    let (client, connector) = tokio::join!(connection.open_session(), incoming.recv());
+    (client.unwrap(), session_in(connector.unwrap()).channel)
+}
+
+fn session_in(incoming: Incoming) -> IncomingSession {
+    match incoming {
+        Incoming::Session(session) => session,
+        Incoming::Request(request) => panic!("not a session: {request:?}"),
+    }
 }

@@ -1,4 +1,4 @@
-//! The body of a request, both ways, for a task.
+//! The body of a request between the thread and a task.
 
 use std::{
     io,
@@ -16,12 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 /// Bytes that wait in each direction: what 1 Gbit/s carries in 2 ms.
 const PIPE_LEN: usize = 256 << 10;
 
-/// A stream of bytes to and from the peer, such as the body of a CONNECT (RFC 9114 §4.4).
-///
-/// [Shutting down](tokio::io::AsyncWriteExt::shutdown) ends the own direction in order; dropping
-/// the stream does so, too. [`Self::abort`] breaks both.
+/// The task's end of a stream of bytes to and from the peer.
 #[derive(Debug)]
-pub struct ByteStream {
+pub(crate) struct Pipe {
     pipe: DuplexStream,
     breakage: Breakage,
 }
@@ -43,7 +40,7 @@ impl Breakage {
     }
 }
 
-impl ByteStream {
+impl Pipe {
     /// A stream, and the other end of its pipe for the thread that owns the connection.
     pub(super) fn new() -> (Self, DuplexStream, Breakage) {
         let (pipe, other) = duplex(PIPE_LEN);
@@ -51,14 +48,15 @@ impl ByteStream {
         (Self { pipe, breakage: breakage.clone() }, other, breakage)
     }
 
-    /// Breaks the stream off, so that the peer does not take it for complete.
-    pub fn abort(self, code: Http3Code) {
-        // It is consumed, so nobody was before.
+    /// Makes the end of the stream, when this is dropped, one that the peer does not take for
+    /// complete.
+    pub(crate) fn break_off(&mut self, code: Http3Code) {
+        // The first reason counts.
         let _ = self.breakage.by_task.set(code);
     }
 }
 
-impl AsyncRead for ByteStream {
+impl AsyncRead for Pipe {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -74,7 +72,7 @@ impl AsyncRead for ByteStream {
     }
 }
 
-impl AsyncWrite for ByteStream {
+impl AsyncWrite for Pipe {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

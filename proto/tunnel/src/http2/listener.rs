@@ -15,20 +15,31 @@ use tokio::{
     task::{Id, JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, warn};
 
-use super::{ALPN, SessionChannel, SessionError, connection};
-use crate::{identity::KeyPair, tls};
+use super::{
+    ALPN, Http2Error,
+    server::{Peer, Server},
+};
+use crate::{IncomingRequest, SessionChannel, identity::KeyPair, tls};
 
 /// Listens for clients. Handshakes run side by side, so that no stranger holds up the others.
 ///
 /// Connections beyond the limits are dropped at once. Dropping the listener closes the port and
-/// ends unfinished handshakes, not the sessions it has given.
-pub struct SessionListener {
-    incoming: mpsc::Receiver<IncomingSession>,
+/// ends unfinished handshakes, not the sessions and requests it has given.
+pub struct Http2Listener {
+    incoming: mpsc::Receiver<Incoming>,
     local_address: SocketAddr,
     acceptor: JoinHandle<()>,
+}
+
+/// What clients want.
+pub enum Incoming {
+    /// A session.
+    Session(IncomingSession),
+    /// That something is carried.
+    Request(IncomingRequest),
 }
 
 /// A client that has proved possession of a key, and nothing else yet.
@@ -41,7 +52,7 @@ pub struct IncomingSession {
     pub channel: SessionChannel<ConnectorMessage, ClientMessage>,
 }
 
-/// Time from TCP connection to session request.
+/// Time from TCP connection to a session, or to a request by which the client is admitted.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handshakes at one time.
@@ -50,7 +61,8 @@ const MAX_HANDSHAKES: usize = 256;
 /// Of these, from one IPv4 address or IPv6 network of 64 bits, behind which a whole office may be.
 const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
 
-/// Sessions that wait for [`SessionListener::accept`]; further ones count as handshakes.
+/// Sessions and requests that wait for [`Http2Listener::accept`]; further ones wait in their
+/// connections.
 const MAX_WAITING: usize = 16;
 
 /// Connections that wait in the kernel.
@@ -59,7 +71,7 @@ const BACKLOG: u32 = 1024;
 /// Pause when the kernel has no connection to give, as when all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-impl SessionListener {
+impl Http2Listener {
     /// Listens at an address; `[::]` stands for IPv4 too. Must be called within a runtime.
     ///
     /// # Errors
@@ -84,20 +96,21 @@ impl SessionListener {
         self.local_address
     }
 
-    /// The next client.
+    /// The next session or request, to be taken without delay.
     ///
-    /// The caller bounds how long a client may take to present its credential, and how many may do
-    /// so at one time.
+    /// The caller bounds how long a session may take to present its credential, and how many may do
+    /// so at one time. Whoever has shown one is to be admitted, by
+    /// [`SessionSender::admit`](crate::SessionSender::admit) or [`IncomingRequest::admit`].
     ///
     /// # Cancel safety
     ///
-    /// No client is lost when the future is dropped.
-    pub async fn accept(&mut self) -> IncomingSession {
+    /// None is lost when the future is dropped.
+    pub async fn accept(&mut self) -> Incoming {
         self.incoming.recv().await.expect("the acceptor runs as long as the listener exists")
     }
 }
 
-impl Drop for SessionListener {
+impl Drop for Http2Listener {
     fn drop(&mut self) {
         self.acceptor.abort();
     }
@@ -120,7 +133,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 struct Acceptor {
     listener: TcpListener,
     tls: TlsAcceptor,
-    incoming: mpsc::Sender<IncomingSession>,
+    incoming: mpsc::Sender<Incoming>,
     handshakes: JoinSet<()>,
     /// Where each of the handshakes comes from.
     sources: HashMap<Id, IpAddr>,
@@ -167,17 +180,15 @@ impl Acceptor {
         }
         let (acceptor, incoming) = (self.tls.clone(), self.incoming.clone());
         let handshake = self.handshakes.spawn(async move {
-            let outcome = timeout(HANDSHAKE_TIMEOUT, async {
-                let session = shake_hands(tcp, remote, &acceptor).await?;
-                // Fails only when the listener is gone.
-                let _ignored = incoming.send(session).await;
-                Ok::<_, HandshakeError>(())
-            })
-            .await
-            .unwrap_or(Err(HandshakeError::TimedOut));
-            if let Err(error) = outcome {
-                debug!(peer = %remote, error = format!("{:#}", anyhow::Error::from(error)),
-                    "Handshake failed");
+            let outcome = timeout(HANDSHAKE_TIMEOUT, shake_hands(tcp, remote, &acceptor, incoming))
+                .await
+                .unwrap_or(Err(HandshakeError::TimedOut));
+            match outcome {
+                Ok(server) => drop(tokio::spawn(server.run())),
+                Err(error) => {
+                    debug!(peer = %remote, error = format!("{:#}", anyhow::Error::from(error)),
+                        "Handshake failed");
+                }
             }
         });
         self.sources.insert(handshake.id(), source);
@@ -192,20 +203,23 @@ enum HandshakeError {
     Tls(#[from] io::Error),
     #[error("the client has shown no certificate")]
     NoCertificate,
-    #[error("no session was opened")]
-    Session(#[from] SessionError),
+    #[error("nothing was asked for that the client may have")]
+    Http2(#[from] Http2Error),
 }
 
+/// Returns when others bound how long the client may stay.
 async fn shake_hands(
     tcp: TcpStream,
     remote: SocketAddr,
     acceptor: &TlsAcceptor,
-) -> Result<IncomingSession, HandshakeError> {
+    incoming: mpsc::Sender<Incoming>,
+) -> Result<Server<TlsStream<TcpStream>>, HandshakeError> {
     tcp.set_nodelay(true)?;
     let stream = acceptor.accept(tcp).await?;
-    let peer_pin = tls::peer_pin(stream.get_ref().1).ok_or(HandshakeError::NoCertificate)?;
-    let channel = connection::accept(stream).await?;
-    Ok(IncomingSession { remote, peer_pin, channel })
+    let pin = tls::peer_pin(stream.get_ref().1).ok_or(HandshakeError::NoCertificate)?;
+    let mut server = Server::try_new(stream, Peer { pin, remote }, incoming).await?;
+    server.settle().await?;
+    Ok(server)
 }
 
 /// What one party is likely to have at its disposal.

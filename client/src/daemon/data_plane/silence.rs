@@ -1,0 +1,120 @@
+//! Whether a carrier still carries: what was sent is answered by something, or a probe is.
+
+use std::time::{Duration, Instant};
+
+/// How long nothing may come while something is sent before it is asked for. Most services answer
+/// sooner; streams of one direction do not.
+const SUSPICION: Duration = Duration::from_millis(500);
+
+/// How long a probe may take: longer than the round trip by a satellite.
+const PATIENCE: Duration = Duration::from_millis(750);
+
+/// A stream of one direction is not probed again sooner.
+const TRUST: Duration = Duration::from_secs(5);
+
+/// What is counted of one peer and one carrier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) sent: u64,
+    pub(super) heard: u64,
+    /// A sign of life that is not counted.
+    pub(super) last_sign: Option<Instant>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Nothing.
+    Well,
+    /// Make the other end answer.
+    Probe,
+    /// Nothing passes any more.
+    Silent,
+}
+
+/// One peer, looked at now and then.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    before: Traffic,
+    /// Since when something was sent and nothing heard.
+    since: Option<Instant>,
+    probed: Option<Instant>,
+    trusted_until: Option<Instant>,
+}
+
+impl Silence {
+    pub(super) fn look(&mut self, traffic: Traffic, now: Instant) -> Finding {
+        let before = std::mem::replace(&mut self.before, traffic);
+        if traffic.heard != before.heard || traffic.last_sign != before.last_sign {
+            self.since = None;
+            if self.probed.take().is_some() {
+                self.trusted_until = Some(now + TRUST);
+            }
+            return Finding::Well;
+        }
+        if traffic.sent != before.sent && self.trusted_until.is_none_or(|until| until <= now) {
+            self.since.get_or_insert(now);
+        }
+        match (self.since, self.probed) {
+            (Some(_since), Some(probed)) if now >= probed + PATIENCE => {
+                *self = Self { before: traffic, ..Self::default() };
+                Finding::Silent
+            }
+            (Some(since), None) if now >= since + SUSPICION => {
+                self.probed = Some(now);
+                Finding::Probe
+            }
+            _ => Finding::Well,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(sent: u64) -> Traffic {
+        Traffic { sent, ..Traffic::default() }
+    }
+
+    #[test]
+    fn a_path_that_swallows_everything_is_noticed_within_two_seconds() {
+        let (mut silence, start) = (Silence::default(), Instant::now());
+        let mut findings = Vec::new();
+        for tick in 0..=6_u32 {
+            let now = start + tick * Duration::from_millis(250);
+            findings.push(silence.look(sent(tick.into()), now));
+        }
+        assert_eq!(findings.iter().filter(|it| **it == Finding::Probe).count(), 1);
+        assert_eq!(findings.last(), Some(&Finding::Silent), "{findings:?}");
+    }
+
+    #[test]
+    fn who_sends_nothing_hears_nothing() {
+        let (mut silence, start) = (Silence::default(), Instant::now());
+        for tick in 0..100 {
+            let now = start + tick * Duration::from_millis(250);
+            assert_eq!(silence.look(sent(0), now), Finding::Well);
+        }
+    }
+
+    #[test]
+    fn an_answer_to_a_probe_is_enough_for_a_while() {
+        let (mut silence, start) = (Silence::default(), Instant::now());
+        let mut probes = 0;
+        let mut last_sign = None;
+        for tick in 0..40_u32 {
+            let now = start + tick * Duration::from_millis(250);
+            let traffic = Traffic { sent: tick.into(), heard: 0, last_sign };
+            match silence.look(traffic, now) {
+                Finding::Well => {}
+                Finding::Probe => {
+                    probes += 1;
+                    last_sign = Some(now);
+                }
+                Finding::Silent => panic!("it is not silent"),
+            }
+        }
+        assert_eq!(probes, 2);
+    }
+}

@@ -1,0 +1,21 @@
+//! A request, its answer and what follows them in both directions, whichever version of HTTP
+//! carries it (RFC 9110 §9.3.6, 9297).
+//!
+//! ```text
+//! IncomingRequest ─ respond ─▶ Body ─┬─▶ ByteStream      classic CONNECT
+//! HttpConnection ── request ─▶ Body ─┴─▶ CapsuleStream   CONNECT-IP, CONNECT-UDP
+//! ```
+
+mod body;
+mod byte_stream;
+mod capsule_stream;
+mod http_connection;
+mod incoming_request;
+
+pub use self::{
+    body::{Answer, Body},
+    byte_stream::ByteStream,
+    capsule_stream::{CapsuleStream, CapsuleStreamError},
+    http_connection::{HttpConnection, RequestError},
+    incoming_request::IncomingRequest,
+};
