@@ -4,6 +4,7 @@ mod connection;
 mod enroll;
 mod explain;
 mod resources;
+mod set;
 mod status;
 mod table;
 mod up;
@@ -62,6 +63,8 @@ pub(crate) enum Ask {
     Up(up::Arguments),
     /// Disconnects, and stays so across restarts.
     Down,
+    /// Changes a setting, which stays across restarts.
+    Set(set::Arguments),
     /// Shows how things stand.
     Status(status::Arguments),
     /// Says whether a connection would be let through, and why.
@@ -111,6 +114,7 @@ async fn dispatch(ask: Ask, socket: &Path) -> Result<Verdict, CliError> {
         Ask::Enroll(arguments) => enroll::run(arguments, socket).await,
         Ask::Up(arguments) => up::run(arguments, socket).await,
         Ask::Down => up::run_down(socket).await,
+        Ask::Set(arguments) => set::run(arguments, socket).await,
         Ask::Status(arguments) => status::run(arguments, socket).await,
         Ask::Explain(arguments) => explain::run(arguments, socket).await,
         Ask::Resources(arguments) => resources::run(arguments, socket).await,

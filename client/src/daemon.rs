@@ -12,6 +12,7 @@ mod ipc_server;
 mod journal;
 mod material;
 mod obstacle;
+mod packet_carrier;
 mod reachability;
 mod refresh;
 mod resolver;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::carrier::{Carrier, CarrierChoice};
 use adit_proto::{
     ConnectorId, DeviceId, FlowTuple, PolicyId, Protocol, Reason, ResourceId, SiteId, Timestamp,
     Verdict, api::PortFilter,
@@ -40,6 +41,11 @@ pub(crate) enum Request {
     },
     /// Disconnect, and stay so.
     Down,
+    /// Use other carriers, from here on and after restarts.
+    SetCarrier {
+        /// Which.
+        carrier: CarrierChoice,
+    },
     /// How things stand.
     Status,
     /// What may be reached.
@@ -62,6 +68,7 @@ impl Request {
             Self::Enroll { .. } => true,
             Self::Up { .. } => true,
             Self::Down => true,
+            Self::SetCarrier { .. } => true,
             Self::Status => false,
             Self::Resources => false,
             Self::Explain { .. } => false,
@@ -227,6 +234,8 @@ pub(crate) struct Status {
     pub(crate) addresses: Vec<IpAddr>,
     /// The interface, while it exists.
     pub(crate) interface: Option<String>,
+    /// Which carriers may be used.
+    pub(crate) carrier_choice: CarrierChoice,
     /// One for each site with resources.
     pub(crate) sessions: Vec<SessionOnStatus>,
     /// Until when connectors admit us.
@@ -268,7 +277,7 @@ pub(crate) struct SessionOnStatus {
     pub(crate) connector_name: Option<String>,
     pub(crate) endpoint: Option<SocketAddr>,
     /// What carries the packets.
-    pub(crate) carrier: Option<String>,
+    pub(crate) carrier: Option<Carrier>,
     /// When the connector admitted us.
     pub(crate) since: Option<Timestamp>,
     pub(crate) last_handshake: Option<Timestamp>,

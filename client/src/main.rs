@@ -9,6 +9,7 @@
 //!             events ◀───────┴───── leaves ◀─┘  control plane, sessions, router, data plane
 //! ```
 
+mod carrier;
 mod cli;
 mod daemon;
 mod ipc;

@@ -370,7 +370,7 @@ impl Worker {
     /// Lets a request carry the packets of a device that is admitted.
     fn attach(&mut self, device_id: DeviceId, stream: QuicStreamId, now: Now) -> bool {
         let Some((peer, _addresses)) = self.peers.by_device.get(&device_id) else { return false };
-        let is_attached = self.quic.attach(stream, *peer);
+        let is_attached = self.quic.attach(stream, *peer, now.monotonic);
         if is_attached {
             self.carriers.set(*peer, Carrier::Quic);
             if let Some(source) = self.quic.remote_of(*peer) {
@@ -549,13 +549,18 @@ impl Worker {
         match self.forwarder.handle_service_packet(&packet, volume, now) {
             Service::Send(peer) => {
                 let carrier = self.carriers.of(peer);
-                let max_packet_len = match carrier {
-                    Carrier::Wireguard => self.tunnel.max_packet_len(peer),
-                    Carrier::Quic => self.quic.max_packet_len(peer).unwrap_or_default(),
-                    Carrier::Pipe => usize::from(self.path.mtu()),
+                let refused_mtu = match carrier {
+                    Carrier::Wireguard => {
+                        let max_packet_len = self.tunnel.max_packet_len(peer);
+                        let is_refused = !frame.fits(max_packet_len);
+                        is_refused.then(|| u16::try_from(max_packet_len).unwrap_or(u16::MAX))
+                    }
+                    Carrier::Quic => self.quic.refused_mtu(peer, &frame, now.monotonic),
+                    // It takes whatever the interface does.
+                    Carrier::Pipe => None,
                 };
-                if !frame.fits(max_packet_len) {
-                    self.refuse_too_big(&packet, max_packet_len);
+                if let Some(mtu) = refused_mtu {
+                    self.refuse_too_big(&packet, mtu);
                     return;
                 }
                 let Self { outbound, tunnel, udp, quic, carriers, .. } = self;
@@ -563,7 +568,7 @@ impl Worker {
                     Carrier::Wireguard => {
                         outbound.seal_frame(tunnel, udp, peer, frame, now.monotonic);
                     }
-                    Carrier::Quic => quic.send_frame(peer, frame),
+                    Carrier::Quic => quic.send_frame(peer, frame, now.monotonic),
                     Carrier::Pipe => carriers.pipe_frame(peer, frame),
                 }
             }
@@ -573,8 +578,7 @@ impl Worker {
     }
 
     /// Tells a service that its packet does not fit, so that it sends less.
-    fn refuse_too_big(&mut self, packet: &Packet<'_>, max_packet_len: usize) {
-        let mtu = u16::try_from(max_packet_len).unwrap_or(u16::MAX);
+    fn refuse_too_big(&mut self, packet: &Packet<'_>, mtu: u16) {
         if let Some(answer) = refuse(packet, Refusal::TooBig { mtu }, None) {
             let written = self.path.answer(&answer);
             note_written(written, &mut self.losses);

@@ -120,7 +120,7 @@ fn sessions(sessions: &[SessionOnStatus], now: Timestamp) -> String {
             printable(&session.site_name),
             or_dash(session.connector_name.as_deref().map(printable)),
             session.state.as_str().to_owned(),
-            or_dash(session.carrier.clone()),
+            or_dash(session.carrier.map(|carrier| carrier.to_string())),
             or_dash(session.endpoint.map(|endpoint| endpoint.to_string())),
             or_dash(session.since.map(|since| ago(since, now))),
             or_dash(session.last_handshake.map(|at| ago(at, now))),
@@ -222,6 +222,7 @@ mod tests {
     #[test]
     fn a_device_that_has_not_joined_is_told_how() {
         let status = Status {
+            carrier_choice: crate::carrier::CarrierChoice::Auto,
             state: StateName::Disconnected,
             since: Timestamp::from_millis(0),
             wanted: false,

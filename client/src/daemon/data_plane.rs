@@ -1,8 +1,8 @@
 //! Packets between the interface and the connectors: one thread, no locks.
 //!
 //! ```text
-//! TUN ─▶ longest prefix ─▶ seal ─▶ UDP          no peer: refused at once
-//! UDP ─▶ open ─▶ for one of our addresses? ─▶ TUN
+//! TUN ─▶ longest prefix ─▶ WireGuard or QUIC ─▶ UDP     no peer: refused at once
+//! UDP ─▶ WireGuard or QUIC ─▶ for one of our addresses? ─▶ TUN
 //! ```
 
 mod worker;
@@ -13,26 +13,37 @@ use std::{
     thread,
 };
 
-use adit_proto::WireguardPublicKey;
-use adit_tunnel::{Offloads, PeerStatus, TunDevice, UdpSocket, Waiter, Waker, WireguardSecret};
+use adit_proto::{Pin, WireguardPublicKey};
+use adit_tunnel::{
+    KeyPair, Offloads, PeerStatus, QuicConnection, QuicEndpoint, QuicError, QuicStreamId,
+    TunDevice, UdpSocket, Waiter, Waker, WireguardSecret,
+};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 use self::worker::{Channels, Worker};
 use super::event::Event;
+use crate::carrier::Carrier;
 
 /// Commands wait while the queue is full, which takes a thread that hangs.
 const QUEUE_LEN: usize = 1024;
 
 enum Command {
-    Upsert { public_key: WireguardPublicKey, endpoint: SocketAddr, prefixes: Vec<IpNet> },
+    Upsert { public_key: WireguardPublicKey, endpoint: Option<SocketAddr>, prefixes: Vec<IpNet> },
     Initiate { public_key: WireguardPublicKey },
+    ProbeQuic { public_key: WireguardPublicKey },
+    Use { public_key: WireguardPublicKey, carrier: Carrier },
     Remove { public_key: WireguardPublicKey },
+    Connect { endpoint: SocketAddr, pin: Pin, dialled: Dialled },
+    Attach { public_key: WireguardPublicKey, stream: QuicStreamId, done: oneshot::Sender<bool> },
+    Packet { public_key: WireguardPublicKey, packet: Vec<u8> },
     SetAddresses(Vec<IpAddr>),
     Statuses(oneshot::Sender<Vec<PeerStatus>>),
     Stop,
 }
+
+type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
 
 /// What the thread tells the event loop.
 #[derive(Debug)]
@@ -62,6 +73,7 @@ impl DataPlane {
     pub(crate) fn start(
         tun: TunDevice,
         secret: WireguardSecret,
+        device_key: KeyPair,
         addresses: Vec<IpAddr>,
         offloads: Offloads,
         events: mpsc::Sender<Event>,
@@ -69,8 +81,9 @@ impl DataPlane {
         let udp = bind(offloads)?;
         let (waiter, waker) = Waiter::try_new().context("failed to make an eventfd")?;
         let (commands, receiver) = std_mpsc::sync_channel(QUEUE_LEN);
-        let worker =
-            Worker::new(tun, udp, secret, addresses, Channels { commands: receiver, events });
+        let quic = QuicEndpoint::client(device_key, link_mtu(&tun), waker.clone());
+        let channels = Channels { commands: receiver, events };
+        let worker = Worker::new(tun, udp, secret, quic, addresses, channels);
         let thread = thread::Builder::new()
             .name("data-plane".to_owned())
             .spawn(move || worker.run(&waiter))
@@ -78,11 +91,11 @@ impl DataPlane {
         Ok(Self { commands, waker, thread: Some(thread) })
     }
 
-    /// Sends packets for `prefixes` to a peer, and shakes hands at once.
+    /// Sends packets for `prefixes` to a peer. Without an endpoint it is not reached by WireGuard.
     pub(crate) fn upsert(
         &self,
         public_key: WireguardPublicKey,
-        endpoint: SocketAddr,
+        endpoint: Option<SocketAddr>,
         prefixes: Vec<IpNet>,
     ) {
         self.command(Command::Upsert { public_key, endpoint, prefixes });
@@ -90,6 +103,21 @@ impl DataPlane {
 
     pub(crate) fn initiate_handshake(&self, public_key: WireguardPublicKey) {
         self.command(Command::Initiate { public_key });
+    }
+
+    /// Finds out whether QUIC still carries the packets of a peer.
+    pub(crate) fn probe_quic(&self, public_key: WireguardPublicKey) {
+        self.command(Command::ProbeQuic { public_key });
+    }
+
+    /// Sends packets to a peer by this carrier from here on.
+    pub(crate) fn use_carrier(&self, public_key: WireguardPublicKey, carrier: Carrier) {
+        self.command(Command::Use { public_key, carrier });
+    }
+
+    /// What opens QUIC connections on the data plane's socket.
+    pub(crate) fn dialler(&self) -> Dialler {
+        Dialler { commands: self.commands.clone(), waker: self.waker.clone() }
     }
 
     pub(crate) fn remove(&self, public_key: WireguardPublicKey) {
@@ -113,6 +141,50 @@ impl DataPlane {
     }
 }
 
+/// Opens QUIC connections on the data plane's socket.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    commands: std_mpsc::SyncSender<Command>,
+    waker: Waker,
+}
+
+impl Dialler {
+    pub(crate) async fn connect(
+        &self,
+        endpoint: SocketAddr,
+        pin: Pin,
+    ) -> Result<QuicConnection, QuicError> {
+        let (dialled, connection) = oneshot::channel();
+        self.command(Command::Connect { endpoint, pin, dialled });
+        connection.await.unwrap_or(Err(QuicError::Closed))
+    }
+
+    /// Lets a request carry the packets to and from a peer; false: one of both is gone.
+    pub(crate) async fn attach(
+        &self,
+        public_key: WireguardPublicKey,
+        stream: QuicStreamId,
+    ) -> bool {
+        let (done, answer) = oneshot::channel();
+        self.command(Command::Attach { public_key, stream, done });
+        answer.await.unwrap_or(false)
+    }
+
+    /// Takes a packet of a peer that came by the stream.
+    pub(crate) fn take_packet(&self, public_key: WireguardPublicKey, packet: Vec<u8>) {
+        // As good as lost on the way.
+        if self.commands.try_send(Command::Packet { public_key, packet }).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    fn command(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
 impl Drop for DataPlane {
     /// Waits for the thread, so that the interface is gone afterwards.
     fn drop(&mut self) {
@@ -123,6 +195,14 @@ impl Drop for DataPlane {
             tracing::error!("Data plane panicked");
         }
     }
+}
+
+/// The MTU of the longest link, which the interface's is made from.
+const fn link_mtu(tun: &TunDevice) -> u16 {
+    /// For WireGuard, UDP and IPv6.
+    const OVERHEAD: u16 = 80;
+
+    tun.mtu().saturating_add(OVERHEAD)
 }
 
 /// One socket for both families, or for IPv4 alone where IPv6 is off.

@@ -1,13 +1,13 @@
 //! All that can happen to the daemon, from every leaf.
 
-use adit_proto::api::CredentialIssued;
+use adit_proto::{WireguardPublicKey, api::CredentialIssued};
 use adit_tunnel::{ControlPlaneError, Fetched};
 
 use super::{
-    data_plane::DataPlaneEvent, enrollment::Enrollment, ipc_server::Call, session::SessionEvent,
-    sites::AttemptId,
+    data_plane::DataPlaneEvent, enrollment::Enrollment, ipc_server::Call,
+    packet_carrier::CarrierEvent, session::SessionEvent, sites::AttemptId,
 };
-use crate::ipc::Failure;
+use crate::{carrier::Carrier, ipc::Failure};
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -29,6 +29,8 @@ pub(crate) enum Event {
     EnrollmentEnded(Result<Box<Enrollment>, Failure>),
     /// A session says something.
     Session { attempt: AttemptId, event: SessionEvent },
+    /// A carrier to the connector with this key says something.
+    Carrier { public_key: WireguardPublicKey, carrier: Carrier, event: CarrierEvent },
     /// The data plane says something.
     DataPlane(DataPlaneEvent),
     /// A timer of the machines is over.

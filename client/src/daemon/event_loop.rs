@@ -6,9 +6,12 @@ mod questions;
 mod tunnel;
 mod views;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
-use adit_proto::ConnectorMessage;
+use adit_proto::{ConnectorMessage, WireguardPublicKey};
 use adit_tunnel::Offloads;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -24,6 +27,7 @@ use super::{
     event::Event,
     identity::Enrolled,
     material::Material,
+    packet_carrier::{CarrierEvent, PacketCarrier},
     reachability::Reachability,
     resolver::Resolver,
     router::Router,
@@ -34,7 +38,10 @@ use super::{
     task::Task,
     view::Summary,
 };
-use crate::ipc::{Failure, FailureCode, Response};
+use crate::{
+    carrier::{Carrier, CarrierChoice},
+    ipc::{Failure, FailureCode, Response},
+};
 
 /// Leaves wait while this many events are unread.
 pub(crate) const EVENT_QUEUE_LEN: usize = 256;
@@ -66,6 +73,7 @@ pub(crate) struct EventLoop {
     reachability: Reachability,
     sites: Sites,
     sessions: BTreeMap<AttemptId, Session>,
+    carriers: HashMap<(WireguardPublicKey, Carrier), PacketCarrier>,
     tunnel: Option<OpenTunnel>,
     router: Router,
     resolver: Resolver,
@@ -88,6 +96,10 @@ impl EventLoop {
         let Parts { store, interface, offloads, enrolled, router, mut jitter, events, summary } =
             parts;
         let sites_jitter = jitter.fork();
+        let choice = store.carrier_choice().unwrap_or_else(|error| {
+            tracing::warn!(%error, "Choice of carrier is not known, so it is automatic");
+            CarrierChoice::Auto
+        });
         Self {
             store,
             interface,
@@ -99,8 +111,9 @@ impl EventLoop {
             material: Material::default(),
             fetches: Fetches::default(),
             reachability: Reachability::default(),
-            sites: Sites::new(sites_jitter),
+            sites: Sites::new(sites_jitter, choice),
             sessions: BTreeMap::new(),
+            carriers: HashMap::new(),
             tunnel: None,
             router,
             resolver: Resolver::default(),
@@ -139,6 +152,9 @@ impl EventLoop {
                 }
                 Event::EnrollmentEnded(result) => self.handle_enrollment_ended(result, now).await,
                 Event::Session { attempt, event } => self.handle_session(attempt, event, now),
+                Event::Carrier { public_key, carrier, event } => {
+                    self.handle_carrier(&public_key, carrier, event, now);
+                }
                 Event::DataPlane(event) => self.handle_data_plane(event, now),
                 Event::Timeout => self.handle_timeout(now),
                 Event::Shutdown => break,
@@ -296,15 +312,33 @@ impl EventLoop {
         }
     }
 
+    fn handle_carrier(
+        &mut self,
+        public_key: &WireguardPublicKey,
+        carrier: Carrier,
+        event: CarrierEvent,
+        now: Now,
+    ) {
+        match event {
+            CarrierEvent::Up => self.sites.handle_carrier_up(public_key, carrier, now),
+            CarrierEvent::Down(why) => {
+                tracing::info!(peer = %public_key, %carrier, reason = why, "Carrier is down");
+                self.carriers.remove(&(*public_key, carrier));
+                self.sites.handle_carrier_down(public_key, carrier, &why, now);
+            }
+        }
+    }
+
     fn handle_data_plane(&mut self, event: DataPlaneEvent, now: Now) {
         match event {
             DataPlaneEvent::Established { public_key } => {
                 tracing::debug!(peer = %public_key, "Handshake is complete");
-                self.sites.handle_established(&public_key);
+                self.sites.handle_carrier_up(&public_key, Carrier::Wireguard, now);
             }
             DataPlaneEvent::Silent { public_key } => {
                 tracing::info!(peer = %public_key, "Connector answers no handshake");
-                self.sites.handle_silent(&public_key, now);
+                let why = "no handshake was answered";
+                self.sites.handle_carrier_down(&public_key, Carrier::Wireguard, why, now);
             }
             DataPlaneEvent::Failed(error) => {
                 let failure = Failure::new(

@@ -230,6 +230,7 @@ async fn answer(
         Request::Up { wait_ms } => Some(Duration::from_millis(*wait_ms).min(MAX_WAIT)),
         Request::Enroll { .. }
         | Request::Down
+        | Request::SetCarrier { .. }
         | Request::Status
         | Request::Resources
         | Request::Explain { .. } => None,

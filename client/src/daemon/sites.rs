@@ -1,5 +1,6 @@
 //! Which connector carries each site's packets.
 
+mod carriers;
 mod seek;
 mod site;
 #[cfg(test)]
@@ -8,7 +9,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use adit_proto::{
@@ -18,7 +19,13 @@ use ipnet::IpNet;
 
 use self::site::Site;
 use super::{backoff::Jitter, clock::Now, state::Progress};
-use crate::ipc::SessionState;
+use crate::{
+    carrier::{Carrier, CarrierChoice},
+    ipc::SessionState,
+};
+
+/// A carrier without an answer is tried again after this time, and the user is told.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One try to open a session with one connector, and the session that comes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,19 +52,44 @@ pub(crate) enum SiteCommand {
         /// Which.
         attempt: AttemptId,
     },
-    /// Send packets for these prefixes to this peer, and shake hands at once.
+    /// Send packets for these prefixes to this peer.
     UpsertPeer {
         /// Whose key.
         public_key: WireguardPublicKey,
-        /// Where.
-        endpoint: SocketAddr,
+        /// Where, if it may be reached by WireGuard.
+        endpoint: Option<SocketAddr>,
         /// What for.
         prefixes: Vec<IpNet>,
     },
-    /// Shake hands again.
-    InitiateHandshake {
+    /// Try a carrier, or try it again.
+    OpenCarrier {
         /// With whom.
+        connector: Box<ConnectorOnClient>,
+        /// Where.
+        endpoint: SocketAddr,
+        /// Which.
+        carrier: Carrier,
+    },
+    /// Find out whether a carrier still carries.
+    ProbeCarrier {
+        /// To whom.
         public_key: WireguardPublicKey,
+        /// Which.
+        carrier: Carrier,
+    },
+    /// Give a carrier up.
+    CloseCarrier {
+        /// Whose key.
+        public_key: WireguardPublicKey,
+        /// Which.
+        carrier: Carrier,
+    },
+    /// Packets to this peer go by this carrier from here on.
+    UseCarrier {
+        /// Whose key.
+        public_key: WireguardPublicKey,
+        /// Which.
+        carrier: Carrier,
     },
     /// Send no more packets to it.
     RemovePeer {
@@ -96,6 +128,7 @@ pub(crate) struct SiteView<'a> {
     pub(crate) connector: Option<&'a ConnectorOnClient>,
     pub(crate) attempt: Option<AttemptId>,
     pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) carrier: Option<Carrier>,
     pub(crate) since: Option<Timestamp>,
     pub(crate) problem: Option<String>,
 }
@@ -110,6 +143,7 @@ pub(crate) struct Sites {
     sites: BTreeMap<SiteId, Site>,
     outbox: Outbox,
     jitter: Jitter,
+    choice: CarrierChoice,
 }
 
 /// Where sites leave what they want done.
@@ -134,8 +168,21 @@ impl Outbox {
 }
 
 impl Sites {
-    pub(crate) fn new(jitter: Jitter) -> Self {
-        Self { sites: BTreeMap::new(), outbox: Outbox::default(), jitter }
+    pub(crate) fn new(jitter: Jitter, choice: CarrierChoice) -> Self {
+        Self { sites: BTreeMap::new(), outbox: Outbox::default(), jitter, choice }
+    }
+
+    /// Which carriers may be used.
+    pub(crate) const fn choice(&self) -> CarrierChoice {
+        self.choice
+    }
+
+    /// Other carriers may be used than before.
+    pub(crate) fn set_choice(&mut self, choice: CarrierChoice, now: Now) {
+        self.choice = choice;
+        for site in self.sites.values_mut() {
+            site.set_choice(choice, &mut self.outbox, now);
+        }
     }
 
     /// Takes over sites, connectors and prefixes; what did not change goes on.
@@ -181,7 +228,7 @@ impl Sites {
         if let Some(id) = self.site_of(attempt)
             && let Some(site) = self.sites.get_mut(&id)
         {
-            site.handle_admitted(attempt, endpoint, &mut self.outbox, now);
+            site.handle_admitted(attempt, endpoint, self.choice, &mut self.outbox, now);
         }
     }
 
@@ -205,17 +252,28 @@ impl Sites {
         }
     }
 
-    /// A WireGuard handshake is complete.
-    pub(crate) fn handle_established(&mut self, public_key: &WireguardPublicKey) {
+    /// Packets can pass to a connector by a carrier.
+    pub(crate) fn handle_carrier_up(
+        &mut self,
+        public_key: &WireguardPublicKey,
+        carrier: Carrier,
+        now: Now,
+    ) {
         for site in self.sites.values_mut() {
-            site.handle_established(public_key);
+            site.handle_carrier_up(public_key, carrier, &mut self.outbox, now);
         }
     }
 
-    /// No packet can pass to this peer any more.
-    pub(crate) fn handle_silent(&mut self, public_key: &WireguardPublicKey, now: Now) {
+    /// No packet can pass to a connector by a carrier any more, or it did not come about.
+    pub(crate) fn handle_carrier_down(
+        &mut self,
+        public_key: &WireguardPublicKey,
+        carrier: Carrier,
+        why: &str,
+        now: Now,
+    ) {
         for site in self.sites.values_mut() {
-            site.handle_silent(public_key, now);
+            site.handle_carrier_down(public_key, carrier, why, &mut self.outbox, now);
         }
     }
 

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::identity::Identity;
+use crate::carrier::CarrierChoice;
 
 /// Why something cannot be kept or found.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,13 @@ pub(crate) struct Store {
     _lock: Flock<File>,
 }
 
+/// What the user has set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Settings {
+    carrier: CarrierChoice,
+}
+
 /// Whether the tunnel is wanted, so that a restarted daemon connects on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Wish {
@@ -59,6 +67,7 @@ struct Wish {
 
 const IDENTITY: &str = "identity.json";
 const WISH: &str = "wish.json";
+const SETTINGS: &str = "settings.json";
 const CONFIG: &str = "client-config.jws";
 const CREDENTIAL: &str = "credential.jws";
 const DEVICE_KEY: &str = "device-key.pem";
@@ -140,6 +149,14 @@ impl Store {
 
     pub(crate) fn save_wants_up(&self, up: bool) -> Result<(), StoreError> {
         self.write_json(WISH, &Wish { up })
+    }
+
+    pub(crate) fn carrier_choice(&self) -> Result<CarrierChoice, StoreError> {
+        Ok(self.read_json::<Settings>(SETTINGS)?.unwrap_or_default().carrier)
+    }
+
+    pub(crate) fn save_carrier_choice(&self, carrier: CarrierChoice) -> Result<(), StoreError> {
+        self.write_json(SETTINGS, &Settings { carrier })
     }
 
     pub(crate) fn config(&self) -> Result<Option<String>, StoreError> {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use adit_proto::{Assertion, AssertionSubject, Pin, Timestamp, sha256_base64url};
+use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use p256::{ecdsa::SigningKey, pkcs8::DecodePrivateKey as _};
 use rcgen::{
@@ -130,6 +131,16 @@ impl KeyPair {
     /// The public half as base64url without padding, as requests to enrol carry it.
     pub fn spki_base64url(&self) -> String {
         URL_SAFE_NO_PAD.encode(&self.0.spki_der)
+    }
+
+    /// A secret for one purpose, which is the same in each process that has the key, and says
+    /// nothing of it.
+    pub(crate) fn derived_secret(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+        let private = Zeroizing::new(self.0.signing_key.to_bytes());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &private[..]);
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(hmac::sign(&key, purpose).as_ref());
+        secret
     }
 
     /// The self-signed certificate, made anew for each process.

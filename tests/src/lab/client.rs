@@ -17,6 +17,10 @@ impl Client {
     pub fn start(host: &Host) -> Self {
         let client = Self { host: host.clone(), process: spawn(host, &[]) };
         client.wait_until_answering();
+        // The same tests hold for every carrier.
+        if let Ok(carrier) = std::env::var("ADIT_TEST_CARRIER") {
+            client.set_carrier(&carrier);
+        }
 
         client
     }
@@ -58,6 +62,28 @@ impl Client {
     pub fn adit(&self, args: &[&str]) -> Output {
         let command = self.host.command(binary("adit")).arg("--socket").arg(socket(&self.host));
         command.args(args).run()
+    }
+
+    /// Chooses what carries packets, such as `quic`.
+    #[track_caller]
+    pub fn set_carrier(&self, carrier: &str) {
+        let output = self.adit(&["set", "carrier", carrier]);
+        assert!(output.success(), "{output:#?}");
+    }
+
+    /// Returns what carries packets to the first site at this moment.
+    #[must_use]
+    #[track_caller]
+    pub fn carrier(&self) -> Option<String> {
+        self.status()["sessions"][0]["carrier"].as_str().map(str::to_owned)
+    }
+
+    /// Waits until packets go by this carrier.
+    #[track_caller]
+    pub fn wait_for_carrier(&self, carrier: &str, timeout: Duration) {
+        wait_until(&format!("packets go by {carrier}"), timeout, || {
+            (self.carrier().as_deref() == Some(carrier)).then_some(())
+        });
     }
 
     /// Enrols the device with a key.

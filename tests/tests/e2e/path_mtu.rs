@@ -36,6 +36,10 @@ fn a_small_path_carries_transfers_whether_it_speaks_of_its_size_or_not() {
             assert_eq!(transfer.sha256, transfer.expected, "{mtu} {transfer:?}");
         }
 
+        // The others have more around a packet, and a stream for what is too long.
+        if client.carrier().as_deref() != Some("wireguard") {
+            continue;
+        }
         // The longest packet that fits passes, and nothing is said to be longer than it is.
         let fits = mtu - OVERHEAD - 4;
         let payload = (fits - 28).to_string();

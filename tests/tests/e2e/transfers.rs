@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use adit_tests::{
     Client, Host, Lab, Scene,
-    lab::{SVC_V4, SVC_V6},
+    lab::{READY_TIMEOUT, SVC_V4, SVC_V6},
 };
 
 #[test]
@@ -87,6 +87,9 @@ fn congestion_on_the_way_is_told_to_the_sender_without_a_loss() {
          add chain ip congestion forward { type filter hook forward priority 0; }
          add rule ip congestion forward udp length > 200 ip ecn != not-ect ip ecn set ce'");
     let client = start_client_with_all_of_the_site(&scene);
+    // QUIC keeps marks to itself, since it has a control of congestion of its own (RFC 9484 §9.2).
+    client.set_carrier("wireguard");
+    client.wait_for_carrier("wireguard", READY_TIMEOUT);
     let server = lab.svc.transfer_server(SVC_V4);
     client.wait_until_reached(lab.svc.tcp_echo(SVC_V4).address);
     // What the sender of TCP has heard of, on either side.

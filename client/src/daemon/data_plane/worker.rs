@@ -1,7 +1,7 @@
 //! The data plane's thread.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
@@ -12,15 +12,15 @@ use std::{
 use adit_proto::{Protocol, WireguardPublicKey};
 use adit_tunnel::{
     Datagram, Endpoint, Frame, Inbound, Opened, Outbound, Packet, PeerConfig, PeerId, PeerStatus,
-    ReceiveBatch, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket,
-    UpsertError, Waiter, WireguardSecret, refuse,
+    QuicEndpoint, ReceiveBatch, Refusal, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent,
+    UdpSocket, UpsertError, Waiter, WireguardSecret, is_quic, refuse,
 };
 use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{Command, DataPlaneEvent};
-use crate::daemon::event::Event;
+use crate::{carrier::Carrier, daemon::event::Event};
 
 /// boringtun's clock moves only when it is asked to, at least this often (its `update_timers`).
 const TICK: Duration = Duration::from_millis(250);
@@ -53,6 +53,9 @@ pub(super) struct Worker {
     tun: TunDevice,
     udp: UdpSocket,
     tunnel: Tunnel,
+    quic: QuicEndpoint,
+    /// Of peers that another carrier than WireGuard carries.
+    carriers: HashMap<PeerId, Carrier>,
     inbound: Inbound,
     outbound: Outbound,
     addresses: Vec<IpAddr>,
@@ -74,6 +77,10 @@ struct Drops {
     no_peer: u64,
     /// From the interface, but no IP packet that can be carried.
     malformed: u64,
+    /// To a peer whose carrier has just gone.
+    no_carrier: u64,
+    /// From a connector, with a source that is not behind it.
+    spoofed: u64,
     /// From a connector to an address that is not ours.
     not_ours: u64,
     /// Longer than the path to the connector takes.
@@ -91,12 +98,15 @@ impl Worker {
         tun: TunDevice,
         udp: UdpSocket,
         secret: WireguardSecret,
+        quic: QuicEndpoint,
         addresses: Vec<IpAddr>,
         channels: Channels,
     ) -> Self {
         let now = Instant::now();
         Self {
             tunnel: Tunnel::new(secret, tun.mtu(), now),
+            quic,
+            carriers: HashMap::new(),
             tun,
             udp,
             inbound: Inbound::new(),
@@ -128,13 +138,14 @@ impl Worker {
         loop {
             let now = Instant::now();
             let tick = now + TICK;
-            let deadline = self.tunnel.poll_timeout().map_or(tick, |timeout| timeout.min(tick));
+            let timeouts = self.tunnel.poll_timeout().into_iter().chain(self.quic.poll_timeout());
+            let deadline = timeouts.fold(tick, Instant::min);
             let (tun, udp) = (self.tun.as_fd(), self.udp.as_fd());
             let ready = waiter
                 .wait(Some(tun), Some(udp), Some(deadline), now)
                 .context("failed to wait for packets")?;
             let now = Instant::now();
-            if ready.woken && !self.handle_commands(now) {
+            if ready.woken && !self.handle_commands(now)? {
                 return Ok(());
             }
             if ready.udp {
@@ -144,11 +155,12 @@ impl Worker {
                 self.handle_tun(&mut frame, now)?;
             }
             self.tunnel.handle_timeout(now);
+            self.quic.handle_timeout(now);
             if now >= self.next_look {
                 self.next_look = now + LOOK_INTERVAL;
                 self.look_for_silence(now);
             }
-            self.flush();
+            self.flush(now);
         }
     }
 
@@ -188,12 +200,12 @@ impl Worker {
     }
 
     /// Returns false when the thread is to end.
-    fn handle_commands(&mut self, now: Instant) -> bool {
+    fn handle_commands(&mut self, now: Instant) -> anyhow::Result<bool> {
         loop {
             let command = match self.commands.try_recv() {
                 Ok(command) => command,
-                Err(std_mpsc::TryRecvError::Empty) => return true,
-                Err(std_mpsc::TryRecvError::Disconnected) => return false,
+                Err(std_mpsc::TryRecvError::Empty) => return Ok(true),
+                Err(std_mpsc::TryRecvError::Disconnected) => return Ok(false),
             };
             match command {
                 Command::Upsert { public_key, endpoint, prefixes } => {
@@ -204,10 +216,40 @@ impl Worker {
                         self.tunnel.initiate_handshake(peer, now);
                     }
                 }
+                Command::ProbeQuic { public_key } => {
+                    if let Some(peer) = self.tunnel.peer_of(&public_key) {
+                        self.quic.probe(peer);
+                    }
+                }
+                Command::Use { public_key, carrier } => {
+                    if let Some(peer) = self.tunnel.peer_of(&public_key) {
+                        self.carriers.insert(peer, carrier);
+                    }
+                }
+                Command::Connect { endpoint, pin, dialled } => {
+                    self.quic.connect(endpoint, pin, dialled, now);
+                }
+                Command::Attach { public_key, stream, done } => {
+                    let peer = self.tunnel.peer_of(&public_key);
+                    let is_attached = peer.is_some_and(|peer| self.quic.attach(stream, peer, now));
+                    // Who asked may be gone; then the connection closes.
+                    let _ = done.send(is_attached);
+                }
+                Command::Packet { public_key, packet } => {
+                    if let Some(peer) = self.tunnel.peer_of(&public_key)
+                        && let Some(slot) = self.inbound.slot().get_mut(..packet.len())
+                    {
+                        slot.copy_from_slice(&packet);
+                        self.take_packet(peer, packet.len())?;
+                        self.finish_run()?;
+                    }
+                }
                 Command::Remove { public_key } => {
                     self.endpoints.retain(|(key, _)| *key != public_key);
                     if let Some(peer) = self.tunnel.peer_of(&public_key) {
                         self.tunnel.remove(peer);
+                        self.quic.detach(peer);
+                        self.carriers.remove(&peer);
                     }
                 }
                 Command::SetAddresses(addresses) => self.addresses = addresses,
@@ -217,7 +259,7 @@ impl Worker {
                         peers.into_iter().filter_map(|peer| self.tunnel.status(peer)).collect();
                     let _ = reply.send(statuses);
                 }
-                Command::Stop => return false,
+                Command::Stop => return Ok(false),
             }
         }
     }
@@ -225,7 +267,7 @@ impl Worker {
     fn upsert(
         &mut self,
         public_key: WireguardPublicKey,
-        endpoint: SocketAddr,
+        endpoint: Option<SocketAddr>,
         mut prefixes: Vec<IpNet>,
         now: Instant,
     ) {
@@ -233,14 +275,13 @@ impl Worker {
             let config = PeerConfig {
                 public_key,
                 allowed_ips: prefixes.clone(),
-                endpoint: Some(endpoint),
-                keepalive: Some(KEEPALIVE),
+                endpoint,
+                keepalive: endpoint.map(|_reached_by_wireguard| KEEPALIVE),
             };
             match self.tunnel.upsert(config, now) {
-                Ok(peer) => {
+                Ok(_peer) => {
                     self.endpoints.retain(|(key, _)| *key != public_key);
-                    self.endpoints.push((public_key, endpoint));
-                    self.tunnel.initiate_handshake(peer, now);
+                    self.endpoints.extend(endpoint.map(|endpoint| (public_key, endpoint)));
                     return;
                 }
                 Err(UpsertError::PrefixTaken { prefix, owner }) if prefixes.contains(&prefix) => {
@@ -248,7 +289,7 @@ impl Worker {
                     prefixes.retain(|held| *held != prefix);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, %endpoint, "Connector cannot be a peer");
+                    tracing::warn!(%error, ?endpoint, "Connector cannot be a peer");
                     return;
                 }
             }
@@ -267,10 +308,45 @@ impl Worker {
                 bytes += datagram.bytes.len();
                 self.handle_datagram(datagram, now)?;
             }
-            if let Some((_peer, mut run)) = self.inbound.finish() {
-                write_run(&mut self.tun, &mut run, &self.addresses, &mut self.drops)?;
-            }
-            self.flush();
+            self.take_quic_packets(now)?;
+            self.finish_run()?;
+            self.flush(now);
+        }
+        Ok(())
+    }
+
+    fn take_quic_packets(&mut self, now: Instant) -> anyhow::Result<()> {
+        while let Some((peer, len)) = self.quic.poll_packet(self.inbound.slot(), now) {
+            self.take_packet(peer, len)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a packet that lies in the slot.
+    fn take_packet(&mut self, peer: PeerId, len: usize) -> anyhow::Result<()> {
+        let packet = self.inbound.slot().get(..len).unwrap_or_default();
+        let Some(source) = Packet::source_of(packet) else {
+            self.drops.malformed += 1;
+            return Ok(());
+        };
+        if !self.tunnel.owns(peer, source) {
+            self.drops.spoofed += 1;
+            return Ok(());
+        }
+        self.inbound.take(peer, len);
+        self.write_runs()
+    }
+
+    fn write_runs(&mut self) -> anyhow::Result<()> {
+        while let Some((_peer, mut run)) = self.inbound.poll_run() {
+            write_run(&mut self.tun, &mut run, &self.addresses, &mut self.drops)?;
+        }
+        Ok(())
+    }
+
+    fn finish_run(&mut self) -> anyhow::Result<()> {
+        if let Some((_peer, mut run)) = self.inbound.finish() {
+            write_run(&mut self.tun, &mut run, &self.addresses, &mut self.drops)?;
         }
         Ok(())
     }
@@ -279,17 +355,19 @@ impl Worker {
         // Without our own address: after a change of network it would be the wrong one to answer
         // from, and here the kernel knows better.
         let from = Endpoint::from(datagram.from.remote());
-        match self.inbound.open(&mut self.tunnel, &Datagram { from, ..datagram }, now) {
+        let datagram = Datagram { from, ..datagram };
+        if is_quic(datagram.bytes) {
+            self.quic.handle_datagram(&datagram, now);
+            return Ok(());
+        }
+        match self.inbound.open(&mut self.tunnel, &datagram, now) {
             // The filter works inside the tunnel here.
             Opened::Kept | Opened::Initiation => {}
             Opened::Dropped { reason, .. } => {
                 tracing::trace!(reason = reason.code(), "Dropped a datagram");
             }
         }
-        while let Some((_peer, mut run)) = self.inbound.poll_run() {
-            write_run(&mut self.tun, &mut run, &self.addresses, &mut self.drops)?;
-        }
-        Ok(())
+        self.write_runs()
     }
 
     fn handle_tun(&mut self, buffer: &mut [u8], now: Instant) -> anyhow::Result<()> {
@@ -305,21 +383,23 @@ impl Worker {
                 self.drops.malformed += 1;
                 continue;
             };
-            match self.way_of(&frame) {
-                Way::Peer(peer) => {
+            match self.way_of(&frame, now) {
+                Way::Peer(peer, Carrier::Wireguard) => {
                     let Self { outbound, tunnel, udp, .. } = self;
                     outbound.seal_frame(tunnel, udp, peer, frame, now);
                 }
+                Way::Peer(peer, Carrier::Quic) => self.quic.send_frame(peer, frame, now),
                 Way::Refused(refusal) => self.refuse(&frame, refusal)?,
                 Way::Nowhere => {}
             }
         }
         self.outbound.flush(&mut self.tunnel, &mut self.udp, now);
+        self.quic.flush(&mut self.udp, now);
         Ok(())
     }
 
     /// Where a frame goes; drops are counted.
-    fn way_of(&mut self, frame: &Frame<'_>) -> Way {
+    fn way_of(&mut self, frame: &Frame<'_>, now: Instant) -> Way {
         // Fragments and unknown protocols are the connector's to judge.
         let Some(destination) = Packet::destination_of(frame.packet()) else {
             self.drops.malformed += 1;
@@ -333,13 +413,24 @@ impl Worker {
             self.drops.no_peer += 1;
             return Way::Refused(Refusal::Prohibited);
         };
-        let max_packet_len = self.tunnel.max_packet_len(peer);
-        if !frame.fits(max_packet_len) {
+        let carrier = self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard);
+        let refused_mtu = match carrier {
+            Carrier::Wireguard => {
+                let max_packet_len = self.tunnel.max_packet_len(peer);
+                let is_refused = !frame.fits(max_packet_len);
+                is_refused.then(|| u16::try_from(max_packet_len).unwrap_or(u16::MAX))
+            }
+            Carrier::Quic if !self.quic.carries(peer) => {
+                self.drops.no_carrier += 1;
+                return Way::Nowhere;
+            }
+            Carrier::Quic => self.quic.refused_mtu(peer, frame, now),
+        };
+        if let Some(mtu) = refused_mtu {
             self.drops.too_big += 1;
-            let mtu = u16::try_from(max_packet_len).unwrap_or(u16::MAX);
             return Way::Refused(Refusal::TooBig { mtu });
         }
-        Way::Peer(peer)
+        Way::Peer(peer, carrier)
     }
 
     fn refuse(&mut self, frame: &Frame<'_>, refusal: Refusal) -> anyhow::Result<()> {
@@ -362,7 +453,10 @@ impl Worker {
             })
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
+        self.quic.flush(&mut self.udp, now);
+        // The task that holds the connection sees that it has ended.
+        while self.quic.poll_event().is_some() {}
         while let Some(transmit) = self.tunnel.poll_transmit() {
             match self.udp.send(transmit.to, &transmit.bytes) {
                 SendOutcome::Sent => {}
@@ -398,7 +492,7 @@ impl Worker {
 
 /// What becomes of a frame from the interface.
 enum Way {
-    Peer(PeerId),
+    Peer(PeerId, Carrier),
     Refused(Refusal),
     Nowhere,
 }

@@ -8,6 +8,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{Enrolling, EventLoop};
 use crate::{
+    carrier::CarrierChoice,
     daemon::{
         clock::Now,
         enrollment::{Enrollment, enroll, host_name, parse_key},
@@ -33,6 +34,7 @@ impl EventLoop {
             Request::Enroll { key, name, replace } => self.enroll(&key.0, name, replace, reply),
             Request::Up { .. } => answer(reply, self.up(now)),
             Request::Down => answer(reply, self.down(now)),
+            Request::SetCarrier { carrier } => answer(reply, self.set_carrier(carrier, now)),
             Request::Status => self.status(reply, now),
             Request::Resources => {
                 let resources = self.resource_views();
@@ -64,6 +66,15 @@ impl EventLoop {
         self.publish();
         saved.map_err(|error| storage(&error))?;
         Ok(done("Disconnected"))
+    }
+
+    fn set_carrier(&mut self, choice: CarrierChoice, now: Now) -> Result<Response, Failure> {
+        self.store.save_carrier_choice(choice).map_err(|error| storage(&error))?;
+        self.sites.set_choice(choice, now);
+        Ok(done(&format!(
+            "Carrier is set to {}; `adit status` shows what carries",
+            choice.as_str()
+        )))
     }
 
     fn enroll(

@@ -1,18 +1,24 @@
 //! Interface, routes, peers and sessions.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use adit_proto::{ClientConfig, ClientMessage, Reason};
+use adit_proto::{ClientConfig, ClientMessage, ConnectorOnClient, Reason};
 use adit_tunnel::{TunDevice, tun_mtu};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::EventLoop;
 use crate::{
+    carrier::Carrier,
     daemon::{
         clock::Now,
         data_plane::DataPlane,
         obstacle,
+        packet_carrier::{PacketCarrier, PacketCarrierParts},
         router::Layout,
         session::{Session, SessionParts},
         sites::{SessionEnd, SiteCommand, contested_prefixes, prefixes_by_site},
@@ -55,14 +61,16 @@ impl EventLoop {
         let secret = enrolled.wireguard_secret.clone();
         let addresses = config.addresses.clone();
         let events = self.events.clone();
-        let data_plane = DataPlane::start(tun, secret, addresses.clone(), self.offloads, events)
-            .map_err(|error| {
-                Failure::new(
-                    FailureCode::Interface,
-                    format!("{error:#}"),
-                    "look at the daemon's log",
-                )
-            })?;
+        let device_key = enrolled.device_key.clone();
+        let data_plane =
+            DataPlane::start(tun, secret, device_key, addresses.clone(), self.offloads, events)
+                .map_err(|error| {
+                    Failure::new(
+                        FailureCode::Interface,
+                        format!("{error:#}"),
+                        "look at the daemon's log",
+                    )
+                })?;
         let opened = self.router.open(index, layout(config)).await;
         let warnings = match opened {
             Ok(warnings) => warnings,
@@ -88,6 +96,7 @@ impl EventLoop {
         self.sites.stop();
         while self.sites.poll_command().is_some() {}
         self.sessions.clear();
+        self.carriers.clear();
         self.questions.clear();
         self.router.close().await;
         self.tunnel = None;
@@ -141,20 +150,64 @@ impl EventLoop {
                 self.questions.handle_session_ended(attempt);
             }
             SiteCommand::UpsertPeer { public_key, endpoint, prefixes } => {
-                tracing::debug!(peer = %public_key, %endpoint, "Giving packets to a connector");
+                tracing::debug!(peer = %public_key, ?endpoint, "Giving packets to a connector");
                 if let Some(tunnel) = &self.tunnel {
                     tunnel.data_plane.upsert(public_key, endpoint, prefixes);
                 }
             }
-            SiteCommand::InitiateHandshake { public_key } => {
+            SiteCommand::OpenCarrier { connector, endpoint, carrier } => {
+                self.open_carrier(*connector, endpoint, carrier, now);
+            }
+            SiteCommand::ProbeCarrier { public_key, carrier } => {
                 if let Some(tunnel) = &self.tunnel {
-                    tunnel.data_plane.initiate_handshake(public_key);
+                    match carrier {
+                        Carrier::Wireguard => tunnel.data_plane.initiate_handshake(public_key),
+                        Carrier::Quic => tunnel.data_plane.probe_quic(public_key),
+                    }
+                }
+            }
+            SiteCommand::CloseCarrier { public_key, carrier } => {
+                self.carriers.remove(&(public_key, carrier));
+            }
+            SiteCommand::UseCarrier { public_key, carrier } => {
+                tracing::info!(peer = %public_key, %carrier, "Packets go by this carrier");
+                if let Some(tunnel) = &self.tunnel {
+                    tunnel.data_plane.use_carrier(public_key, carrier);
                 }
             }
             SiteCommand::RemovePeer { public_key } => {
                 if let Some(tunnel) = &self.tunnel {
                     tunnel.data_plane.remove(public_key);
                 }
+            }
+        }
+    }
+
+    fn open_carrier(
+        &mut self,
+        connector: ConnectorOnClient,
+        endpoint: SocketAddr,
+        carrier: Carrier,
+        now: Now,
+    ) {
+        let public_key = connector.wireguard_public_key;
+        let (Some(tunnel), Some(credential)) = (&self.tunnel, self.material.credential(now.time))
+        else {
+            self.sites.handle_carrier_down(&public_key, carrier, "no credential yet", now);
+            return;
+        };
+        tracing::debug!(peer = %public_key, %endpoint, %carrier, "Opening a carrier");
+        match carrier {
+            Carrier::Wireguard => tunnel.data_plane.initiate_handshake(public_key),
+            Carrier::Quic => {
+                let parts = PacketCarrierParts {
+                    connector,
+                    endpoint,
+                    credential: credential.to_owned(),
+                    dialler: tunnel.data_plane.dialler(),
+                };
+                let carrying = PacketCarrier::open(parts, self.events.clone());
+                self.carriers.insert((public_key, carrier), carrying);
             }
         }
     }

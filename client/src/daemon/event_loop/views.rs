@@ -11,7 +11,7 @@ use crate::{
     },
     ipc::{
         ControlPlaneOnStatus, DenialOnStatus, DeviceOnStatus, Failure, FailureCode,
-        ResourceOnStatus, SessionOnStatus, SessionState, StateName, Status,
+        ResourceOnStatus, SessionOnStatus, StateName, Status,
     },
 };
 
@@ -63,6 +63,7 @@ impl EventLoop {
             }),
             addresses: config.map(|config| config.addresses.clone()).unwrap_or_default(),
             interface: self.tunnel.as_ref().map(|_| self.interface.clone()),
+            carrier_choice: self.sites.choice(),
             sessions: self.sites.views().map(session_view).collect(),
             credential_expires_at: self.material.expires_at(),
             control_plane: identity.map(|identity| ControlPlaneOnStatus {
@@ -152,12 +153,6 @@ impl EventLoop {
 
 fn session_view(view: SiteView<'_>) -> SessionOnStatus {
     let (connector_id, connector_name) = connector_of(&view).unzip();
-    let carrier = match view.state {
-        SessionState::Seeking => None,
-        SessionState::Handshaking | SessionState::Established | SessionState::Reconnecting => {
-            Some("wireguard".to_owned())
-        }
-    };
     SessionOnStatus {
         site_id: view.id,
         site_name: view.name.to_owned(),
@@ -165,7 +160,7 @@ fn session_view(view: SiteView<'_>) -> SessionOnStatus {
         connector_id,
         connector_name,
         endpoint: view.endpoint,
-        carrier,
+        carrier: view.carrier,
         since: view.since,
         last_handshake: None,
         bytes_received: 0,

@@ -11,15 +11,14 @@ use ipnet::IpNet;
 
 use super::{
     AttemptId, Outbox, SessionEnd, SiteCommand, SiteView,
+    carriers::{CarrierStep, Carriers},
     seek::{Round, Seek},
 };
 use crate::{
+    carrier::{Carrier, CarrierChoice},
     daemon::{backoff::Backoff, backoff::Jitter, clock::Now},
     ipc::SessionState,
 };
-
-/// A handshake without an answer is begun again after this time, and the user is told.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
@@ -53,9 +52,9 @@ struct Session {
     /// Whether the session channel is open. The peer outlives it, so that packets pass while the
     /// channel is made anew.
     has_channel: bool,
-    has_shaken_hands: bool,
-    next_handshake: Instant,
-    handshakes_without_answer: u32,
+    carriers: Carriers,
+    /// Why a carrier did not come about.
+    carrier_problem: Option<String>,
 }
 
 impl Site {
@@ -84,6 +83,16 @@ impl Site {
         self.prefixes = prefixes;
         if let Some(session) = &self.session {
             outbox.push(session.upsert(&self.prefixes));
+        }
+    }
+
+    pub(super) fn set_choice(&mut self, choice: CarrierChoice, outbox: &mut Outbox, now: Now) {
+        if let Some(session) = &mut self.session {
+            let steps = session.carriers.set_choice(choice, now.instant);
+            session.carrier_problem = None;
+            outbox.push(session.upsert(&self.prefixes));
+            session.follow(steps, outbox);
+            self.handle_timeout(outbox, now);
         }
     }
 
@@ -130,6 +139,7 @@ impl Site {
         &mut self,
         attempt: AttemptId,
         endpoint: SocketAddr,
+        choice: CarrierChoice,
         outbox: &mut Outbox,
         now: Now,
     ) {
@@ -141,12 +151,18 @@ impl Site {
         else {
             return;
         };
-        if let Some(before) = self.session.take() {
+        let mut carriers = None;
+        if let Some(mut before) = self.session.take() {
             if before.has_channel {
                 outbox.push(SiteCommand::StopSession { attempt: before.attempt });
             }
             let public_key = before.connector.wireguard_public_key;
-            if public_key != connector.wireguard_public_key {
+            if public_key == connector.wireguard_public_key {
+                // Packets pass as before, whatever became of the channel.
+                carriers = Some(before.carriers);
+            } else {
+                let steps = before.carriers.close_all();
+                before.follow(steps, outbox);
                 outbox.push(SiteCommand::RemovePeer { public_key });
             }
         }
@@ -159,12 +175,13 @@ impl Site {
             since: now.time,
             admitted: now.instant,
             has_channel: true,
-            has_shaken_hands: false,
-            next_handshake: now.instant + HANDSHAKE_PATIENCE,
-            handshakes_without_answer: 0,
+            carriers: carriers.unwrap_or_else(|| Carriers::new(choice, now.instant)),
+            carrier_problem: None,
         };
         outbox.push(session.upsert(&self.prefixes));
+        session.follow(session.carriers.handle_readmitted(), outbox);
         self.session = Some(session);
+        self.handle_timeout(outbox, now);
     }
 
     pub(super) fn handle_ended(
@@ -224,23 +241,38 @@ impl Site {
         }
     }
 
-    pub(super) fn handle_established(&mut self, public_key: &WireguardPublicKey) {
+    pub(super) fn handle_carrier_up(
+        &mut self,
+        public_key: &WireguardPublicKey,
+        carrier: Carrier,
+        outbox: &mut Outbox,
+        now: Now,
+    ) {
         if let Some(session) = &mut self.session
             && session.connector.wireguard_public_key == *public_key
         {
-            session.has_shaken_hands = true;
-            session.handshakes_without_answer = 0;
+            let steps = session.carriers.handle_up(carrier, now.instant);
+            session.carrier_problem = None;
+            session.follow(steps, outbox);
             self.is_settled = true;
         }
     }
 
-    pub(super) fn handle_silent(&mut self, public_key: &WireguardPublicKey, now: Now) {
+    pub(super) fn handle_carrier_down(
+        &mut self,
+        public_key: &WireguardPublicKey,
+        carrier: Carrier,
+        why: &str,
+        outbox: &mut Outbox,
+        now: Now,
+    ) {
         if let Some(session) = &mut self.session
             && session.connector.wireguard_public_key == *public_key
         {
-            session.has_shaken_hands = false;
-            session.handshakes_without_answer = 1;
-            session.next_handshake = now.instant;
+            let steps = session.carriers.handle_down(carrier, now.instant);
+            session.carrier_problem = Some(format!("{carrier}: {why}"));
+            session.follow(steps, outbox);
+            self.handle_timeout(outbox, now);
         }
     }
 
@@ -248,15 +280,10 @@ impl Site {
         if let Some(seek) = &mut self.seek {
             seek.handle_timeout(outbox, now.instant);
         }
-        if let Some(session) = &mut self.session
-            && session.is_shaking_hands()
-            && now.instant >= session.next_handshake
-        {
-            session.next_handshake = now.instant + HANDSHAKE_PATIENCE;
-            session.handshakes_without_answer += 1;
-            let public_key = session.connector.wireguard_public_key;
-            outbox.push(SiteCommand::InitiateHandshake { public_key });
-            self.is_settled = true;
+        if let Some(session) = &mut self.session {
+            let steps = session.carriers.handle_timeout(now.instant);
+            session.follow(steps, outbox);
+            self.is_settled |= session.carriers.is_in_trouble();
         }
     }
 
@@ -270,16 +297,12 @@ impl Site {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let seek = self.seek.as_ref().and_then(Seek::poll_timeout);
-        let handshake = self
-            .session
-            .as_ref()
-            .filter(|session| session.is_shaking_hands())
-            .map(|session| session.next_handshake);
-        seek.into_iter().chain(handshake).min()
+        let carriers = self.session.as_ref().and_then(|session| session.carriers.poll_timeout());
+        seek.into_iter().chain(carriers).min()
     }
 
     pub(super) fn is_established(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.has_channel && session.has_shaken_hands)
+        self.session.as_ref().is_some_and(|session| session.has_channel && session.is_carried())
     }
 
     pub(super) const fn is_settled(&self) -> bool {
@@ -290,7 +313,7 @@ impl Site {
         let state = match &self.session {
             None => SessionState::Seeking,
             Some(session) if !session.has_channel => SessionState::Reconnecting,
-            Some(session) if !session.has_shaken_hands => SessionState::Handshaking,
+            Some(session) if !session.is_carried() => SessionState::Handshaking,
             Some(_) => SessionState::Established,
         };
         SiteView {
@@ -300,6 +323,7 @@ impl Site {
             connector: self.session.as_ref().map(|session| &session.connector),
             attempt: self.session.as_ref().map(|session| session.attempt),
             endpoint: self.session.as_ref().map(|session| session.endpoint),
+            carrier: self.session.as_ref().and_then(|session| session.carriers.current()),
             since: self.session.as_ref().map(|session| session.since),
             problem: self.problem(),
         }
@@ -309,10 +333,23 @@ impl Site {
         if let Some(session) = &self.session
             && session.has_channel
         {
-            let unanswered = session.is_shaking_hands() && session.handshakes_without_answer > 0;
-            return unanswered.then(|| {
+            return session.carriers.is_in_trouble().then(|| {
                 let endpoint = session.endpoint;
-                format!("no answer to WireGuard from {endpoint}; does a firewall block UDP?")
+                let why = session.carrier_problem.as_ref().map(|why| format!(" ({why})"));
+                let why = why.unwrap_or_default();
+                match session.carriers.choice() {
+                    CarrierChoice::Wireguard => format!(
+                        "no answer to WireGuard from {endpoint}; does a firewall block UDP? Next: \
+                         adit set carrier auto"
+                    ),
+                    CarrierChoice::Quic => format!(
+                        "no answer to QUIC from {endpoint}{why}; does a firewall block UDP? Next: \
+                         adit set carrier auto"
+                    ),
+                    CarrierChoice::Auto => {
+                        format!("no carrier reaches {endpoint}{why}; does a firewall block UDP?")
+                    }
+                }
             });
         }
         if self.connectors.is_empty() {
@@ -337,10 +374,12 @@ impl Site {
     }
 
     fn drop_session(&mut self, outbox: &mut Outbox) {
-        if let Some(session) = self.session.take() {
+        if let Some(mut session) = self.session.take() {
             if session.has_channel {
                 outbox.push(SiteCommand::StopSession { attempt: session.attempt });
             }
+            let steps = session.carriers.close_all();
+            session.follow(steps, outbox);
             let public_key = session.connector.wireguard_public_key;
             outbox.push(SiteCommand::RemovePeer { public_key });
         }
@@ -348,14 +387,31 @@ impl Site {
 }
 
 impl Session {
-    const fn is_shaking_hands(&self) -> bool {
-        self.has_channel && !self.has_shaken_hands
+    const fn is_carried(&self) -> bool {
+        self.carriers.current().is_some()
+    }
+
+    fn follow(&self, steps: Vec<CarrierStep>, outbox: &mut Outbox) {
+        let public_key = self.connector.wireguard_public_key;
+        for step in steps {
+            outbox.push(match step {
+                CarrierStep::Open(carrier) => SiteCommand::OpenCarrier {
+                    connector: Box::new(self.connector.clone()),
+                    endpoint: self.endpoint,
+                    carrier,
+                },
+                CarrierStep::Probe(carrier) => SiteCommand::ProbeCarrier { public_key, carrier },
+                CarrierStep::Close(carrier) => SiteCommand::CloseCarrier { public_key, carrier },
+                CarrierStep::Use(carrier) => SiteCommand::UseCarrier { public_key, carrier },
+            });
+        }
     }
 
     fn upsert(&self, prefixes: &BTreeSet<IpNet>) -> SiteCommand {
+        let by_wireguard = self.carriers.choice().allows(Carrier::Wireguard);
         SiteCommand::UpsertPeer {
             public_key: self.connector.wireguard_public_key,
-            endpoint: self.endpoint,
+            endpoint: by_wireguard.then_some(self.endpoint),
             prefixes: prefixes.iter().copied().collect(),
         }
     }

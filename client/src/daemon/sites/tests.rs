@@ -3,7 +3,7 @@ use std::{net::IpAddr, time::Duration};
 use adit_proto::{
     DeviceId, OrganisationId, Pin, ResourceOnClient, SiteOnClient, Timestamp, UserId,
 };
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 
@@ -59,7 +59,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(config: &ClientConfig) -> Self {
-        let mut sites = Sites::new(Jitter::from_seed(5));
+        let mut sites = Sites::new(Jitter::from_seed(5), CarrierChoice::Wireguard);
         let now = Now::read();
         sites.handle_config(config, now);
         Self { sites, now }
@@ -72,7 +72,8 @@ impl Fixture {
         fixture.admit(attempt);
         fixture.commands();
         let key = connector(connectors[0]).wireguard_public_key;
-        fixture.sites.handle_established(&key);
+        fixture.sites.handle_carrier_up(&key, Carrier::Wireguard, fixture.now);
+        fixture.commands();
         assert_eq!(fixture.sites.progress().established, 1);
         (fixture, attempt)
     }
@@ -87,7 +88,10 @@ impl Fixture {
             SiteCommand::StartSession { attempt, connector } => Some((attempt, connector.id)),
             SiteCommand::StopSession { .. }
             | SiteCommand::UpsertPeer { .. }
-            | SiteCommand::InitiateHandshake { .. }
+            | SiteCommand::OpenCarrier { .. }
+            | SiteCommand::ProbeCarrier { .. }
+            | SiteCommand::CloseCarrier { .. }
+            | SiteCommand::UseCarrier { .. }
             | SiteCommand::RemovePeer { .. } => None,
         };
         self.commands().into_iter().filter_map(start).collect()
@@ -148,14 +152,20 @@ fn the_first_that_admits_us_carries_and_the_others_are_stopped() {
             SiteCommand::StopSession { attempt: first },
             SiteCommand::UpsertPeer {
                 public_key: connector(2).wireguard_public_key,
-                endpoint: "192.0.2.1:443".parse().unwrap(),
+                endpoint: Some("192.0.2.1:443".parse().unwrap()),
                 prefixes: vec!["10.9.0.0/24".parse().unwrap()],
+            },
+            SiteCommand::OpenCarrier {
+                connector: Box::new(connector(2)),
+                endpoint: "192.0.2.1:443".parse().unwrap(),
+                carrier: Carrier::Wireguard,
             },
         ]
     );
     assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 0, unsettled: 1 });
 
-    fixture.sites.handle_established(&connector(2).wireguard_public_key);
+    let key = connector(2).wireguard_public_key;
+    fixture.sites.handle_carrier_up(&key, Carrier::Wireguard, fixture.now);
     assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 1, unsettled: 0 });
 }
 
@@ -192,7 +202,11 @@ fn a_refused_session_loses_its_peer() {
     let (mut fixture, attempt) = Fixture::established(&[1]);
     fixture.sites.handle_ended(attempt, SessionEnd::Refused(Reason::DeviceRevoked), fixture.now);
     let public_key = connector(1).wireguard_public_key;
-    assert_eq!(fixture.commands(), [SiteCommand::RemovePeer { public_key }]);
+    let carrier = Carrier::Wireguard;
+    assert_eq!(
+        fixture.commands(),
+        [SiteCommand::CloseCarrier { public_key, carrier }, SiteCommand::RemovePeer { public_key }]
+    );
     let problem = fixture.sites.views().next().unwrap().problem.unwrap();
     assert!(problem.contains("device-revoked"), "{problem}");
 }
@@ -209,8 +223,10 @@ fn a_draining_connector_carries_until_another_admits_us() {
     let commands = fixture.commands();
     let public_key = connector(1).wireguard_public_key;
     assert_eq!(commands[0], SiteCommand::StopSession { attempt: draining });
-    assert_eq!(commands[1], SiteCommand::RemovePeer { public_key });
-    assert!(matches!(commands[2], SiteCommand::UpsertPeer { .. }), "{commands:?}");
+    let carrier = Carrier::Wireguard;
+    assert_eq!(commands[1], SiteCommand::CloseCarrier { public_key, carrier });
+    assert_eq!(commands[2], SiteCommand::RemovePeer { public_key });
+    assert!(matches!(commands[3], SiteCommand::UpsertPeer { .. }), "{commands:?}");
 }
 
 #[test]
@@ -221,20 +237,23 @@ fn a_handshake_without_answer_is_begun_again_and_told() {
     fixture.commands();
     fixture.wait(Duration::from_secs(10));
 
-    let public_key = connector(1).wireguard_public_key;
-    assert_eq!(fixture.commands(), [SiteCommand::InitiateHandshake { public_key }]);
+    assert!(is_opening(&fixture.commands(), Carrier::Wireguard));
     let problem = fixture.sites.views().next().unwrap().problem.unwrap();
     assert!(problem.contains("firewall"), "{problem}");
+}
+
+fn is_opening(commands: &[SiteCommand], expected: Carrier) -> bool {
+    matches!(commands, [SiteCommand::OpenCarrier { carrier, .. }] if *carrier == expected)
 }
 
 #[test]
 fn a_silent_peer_is_not_called_established() {
     let (mut fixture, _) = Fixture::established(&[1]);
     let public_key = connector(1).wireguard_public_key;
-    fixture.sites.handle_silent(&public_key, fixture.now);
+    fixture.sites.handle_carrier_down(&public_key, Carrier::Wireguard, "silent", fixture.now);
     assert_eq!(fixture.sites.progress().established, 0);
     fixture.wait_for_timer();
-    assert_eq!(fixture.commands(), [SiteCommand::InitiateHandshake { public_key }]);
+    assert!(is_opening(&fixture.commands(), Carrier::Wireguard));
 }
 
 #[test]
@@ -254,8 +273,8 @@ fn a_connector_with_another_key_is_another_connector() {
 
     let commands = fixture.commands();
     assert_eq!(commands[0], SiteCommand::StopSession { attempt });
-    assert!(matches!(commands[1], SiteCommand::RemovePeer { .. }), "{commands:?}");
-    assert!(matches!(commands[2], SiteCommand::StartSession { .. }), "{commands:?}");
+    assert!(matches!(commands[2], SiteCommand::RemovePeer { .. }), "{commands:?}");
+    assert!(matches!(commands[3], SiteCommand::StartSession { .. }), "{commands:?}");
 }
 
 #[test]
@@ -265,7 +284,11 @@ fn a_site_that_is_gone_is_left() {
     let public_key = connector(1).wireguard_public_key;
     assert_eq!(
         fixture.commands(),
-        [SiteCommand::StopSession { attempt }, SiteCommand::RemovePeer { public_key }]
+        [
+            SiteCommand::StopSession { attempt },
+            SiteCommand::CloseCarrier { public_key, carrier: Carrier::Wireguard },
+            SiteCommand::RemovePeer { public_key }
+        ]
     );
     assert_eq!(fixture.sites.progress(), Progress { total: 0, established: 0, unsettled: 0 });
 }
@@ -292,7 +315,10 @@ fn a_prefix_that_moves_between_sites_is_lost_before_it_is_gained() {
             }
             SiteCommand::StartSession { .. }
             | SiteCommand::StopSession { .. }
-            | SiteCommand::InitiateHandshake { .. }
+            | SiteCommand::OpenCarrier { .. }
+            | SiteCommand::ProbeCarrier { .. }
+            | SiteCommand::CloseCarrier { .. }
+            | SiteCommand::UseCarrier { .. }
             | SiteCommand::RemovePeer { .. } => None,
         })
         .collect();
@@ -340,8 +366,8 @@ enum Step {
     Lose(usize),
     Refuse(usize),
     Drain(usize),
-    ShakeHands(u8),
-    FallSilent(u8),
+    CarrierUp(u8, Carrier),
+    CarrierDown(u8, Carrier),
     Wait(u64),
     Configure(usize),
 }
@@ -353,8 +379,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..8_usize).prop_map(Step::Lose),
         1 => (0..8_usize).prop_map(Step::Refuse),
         1 => (0..8_usize).prop_map(Step::Drain),
-        2 => (1..5_u8).prop_map(Step::ShakeHands),
-        1 => (1..5_u8).prop_map(Step::FallSilent),
+        2 => (1..5_u8, select(&Carrier::ALL)).prop_map(|(it, by)| Step::CarrierUp(it, by)),
+        1 => (1..5_u8, select(&Carrier::ALL)).prop_map(|(it, by)| Step::CarrierDown(it, by)),
         4 => (0..12_000_u64).prop_map(Step::Wait),
         1 => (0..5_usize).prop_map(Step::Configure),
     ];
@@ -397,8 +423,14 @@ impl World {
                     }
                     self.peers.insert(public_key, prefixes);
                 }
-                SiteCommand::InitiateHandshake { public_key } => {
-                    assert!(self.peers.contains_key(&public_key), "shook hands with nobody");
+                SiteCommand::OpenCarrier { connector, .. } => {
+                    let public_key = connector.wireguard_public_key;
+                    assert!(self.peers.contains_key(&public_key), "opened a carrier to nobody");
+                }
+                SiteCommand::ProbeCarrier { public_key, .. }
+                | SiteCommand::CloseCarrier { public_key, .. }
+                | SiteCommand::UseCarrier { public_key, .. } => {
+                    assert!(self.peers.contains_key(&public_key), "changed a carrier to nobody");
                 }
                 SiteCommand::RemovePeer { public_key } => {
                     assert!(self.peers.remove(&public_key).is_some(), "removed nobody");
@@ -429,7 +461,7 @@ proptest! {
     fn whatever_happens_prefixes_have_one_owner_and_the_search_goes_on(steps in steps()) {
         let configs = configs();
         let mut now = Now::read();
-        let mut sites = Sites::new(Jitter::from_seed(11));
+        let mut sites = Sites::new(Jitter::from_seed(11), CarrierChoice::Auto);
         let mut world = World::default();
         sites.handle_config(&configs[0], now);
         for step in steps {
@@ -463,11 +495,13 @@ proptest! {
                         sites.handle_draining(*attempt, now);
                     }
                 }
-                Step::ShakeHands(number) => {
-                    sites.handle_established(&connector(number).wireguard_public_key);
+                Step::CarrierUp(number, carrier) => {
+                    let key = connector(number).wireguard_public_key;
+                    sites.handle_carrier_up(&key, carrier, now);
                 }
-                Step::FallSilent(number) => {
-                    sites.handle_silent(&connector(number).wireguard_public_key, now);
+                Step::CarrierDown(number, carrier) => {
+                    let key = connector(number).wireguard_public_key;
+                    sites.handle_carrier_down(&key, carrier, "silent", now);
                 }
                 Step::Wait(millis) => {
                     now = now.after(Duration::from_millis(millis));

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use adit_proto::Pin;
+use aws_lc_rs::hmac;
 use quinn_proto::{
     ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
@@ -41,11 +42,15 @@ const DATAGRAMS_LEN: usize = 4 << 20;
 /// Bytes of a connection id. The first one says the lane.
 const CID_LEN: usize = 8;
 
-/// The longest datagram that is ever tried: a jumbo frame without IPv6 and UDP.
-const MAX_DATAGRAM_LEN: u16 = 9000 - 48;
+/// The longest datagram that is ever tried: a jumbo frame without IPv4 and UDP.
+const MAX_DATAGRAM_LEN: u16 = 9000 - 28;
 
-pub(super) fn endpoint(lane: u8, lanes: u8) -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+pub(super) fn endpoint(identity: &KeyPair, lane: u8, lanes: u8) -> EndpointConfig {
+    // Of the key, so that a process which was restarted can tell those who still speak to the one
+    // before it (RFC 9000 §10.3).
+    let secret = identity.derived_secret(b"adit stateless reset");
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
     config
         .grease_quic_bit(false)
         .cid_generator(move || Box::new(LaneCids { lane, lanes: lanes.max(1) }))

@@ -114,6 +114,12 @@ impl Connection {
             }
         }
         self.http.flush(&mut self.quic);
+        if let Some(stream) = self.tunnel.as_ref().map(|tunnel| tunnel.stream)
+            && self.requests.get(&stream).is_some_and(RequestStream::has_capsules)
+            && let Err(error) = self.turn_request(stream, requested, scratch)
+        {
+            self.fail(&error, now);
+        }
     }
 
     fn handle(
@@ -275,10 +281,10 @@ impl Connection {
     }
 
     /// Makes the packets of a request a peer's; false: there is no such request.
-    pub(super) fn attach(&mut self, id: StreamId, peer: crate::PeerId) -> bool {
+    pub(super) fn attach(&mut self, id: StreamId, peer: crate::PeerId, now: Instant) -> bool {
         let exists = self.requests.contains_key(&id);
         if exists {
-            self.tunnel = Some(PacketTunnel::new(id, peer));
+            self.tunnel = Some(PacketTunnel::new(id, peer, now));
             self.admit();
         }
         exists
@@ -292,14 +298,14 @@ impl Connection {
         }
     }
 
-    pub(super) fn max_packet_len(&mut self) -> Option<usize> {
-        Some(self.tunnel.as_ref()?.max_packet_len(&mut self.quic))
+    pub(super) fn refused_mtu(&mut self, frame: &Frame<'_>, now: Instant) -> Option<u16> {
+        self.tunnel.as_ref()?.refused_mtu(&mut self.quic, frame, now)
     }
 
-    pub(super) fn send_frame(&mut self, frame: Frame<'_>) {
+    pub(super) fn send_frame(&mut self, frame: Frame<'_>, now: Instant) {
         let Self { quic, tunnel: Some(tunnel), requests, losses, .. } = self else { return };
         if let Some(request) = requests.get_mut(&tunnel.stream) {
-            tunnel.send_frame(quic, request, frame, losses);
+            tunnel.send_frame(quic, request, frame, losses, now);
         }
     }
 

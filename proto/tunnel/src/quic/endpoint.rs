@@ -153,13 +153,13 @@ impl QuicEndpoint {
     /// of its thread; `mtu` is that of the longest link.
     pub fn server(identity: KeyPair, mtu: u16, lane: u8, lanes: u8, waker: Waker) -> Self {
         let server = config::server(&identity, mtu);
-        let endpoint = Arc::new(config::endpoint(lane, lanes));
+        let endpoint = Arc::new(config::endpoint(&identity, lane, lanes));
         Self::new(Quic::new(endpoint, Some(server), true, None), identity, mtu, waker)
     }
 
     /// For a client: connects, and answers nobody.
     pub fn client(identity: KeyPair, mtu: u16, waker: Waker) -> Self {
-        let endpoint = Arc::new(config::endpoint(0, 1));
+        let endpoint = Arc::new(config::endpoint(&identity, 0, 1));
         Self::new(Quic::new(endpoint, None, true, None), identity, mtu, waker)
     }
 
@@ -266,12 +266,12 @@ impl QuicEndpoint {
 
     /// Makes the packets of a request a peer's, and those for the peer this request's. False: the
     /// request has ended.
-    pub fn attach(&mut self, stream: QuicStreamId, peer: PeerId) -> bool {
+    pub fn attach(&mut self, stream: QuicStreamId, peer: PeerId, now: Instant) -> bool {
         self.detach(peer);
         let place = stream.connection.place;
         let Some(connection) = self.connection(stream.connection) else { return false };
         let before = connection.tunnel().map(|tunnel| tunnel.peer);
-        let is_attached = connection.attach(stream.id(), peer);
+        let is_attached = connection.attach(stream.id(), peer, now);
         if is_attached {
             if let Some(before) = before {
                 self.by_peer.remove(&before);
@@ -312,17 +312,17 @@ impl QuicEndpoint {
         self.connection(id).map(|connection| connection.remote)
     }
 
-    /// The longest packet for a peer that fits into a datagram.
-    pub fn max_packet_len(&mut self, peer: PeerId) -> Option<usize> {
+    /// Whether a frame for a peer is too long for its path, and then what to tell its sender.
+    pub fn refused_mtu(&mut self, peer: PeerId, frame: &Frame<'_>, now: Instant) -> Option<u16> {
         let id = *self.by_peer.get(&peer)?;
-        self.connection(id)?.max_packet_len()
+        self.connection(id)?.refused_mtu(frame, now)
     }
 
     /// Sends all packets that a frame stands for to a peer.
-    pub fn send_frame(&mut self, peer: PeerId, frame: Frame<'_>) {
+    pub fn send_frame(&mut self, peer: PeerId, frame: Frame<'_>, now: Instant) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
         if let Some(connection) = self.connection(id) {
-            connection.send_frame(frame);
+            connection.send_frame(frame, now);
             self.mark(id.place);
         }
     }
@@ -395,6 +395,15 @@ impl QuicEndpoint {
             (congestion + losses.congestion, too_big + losses.too_big)
         });
         QuicCounters { connections: self.count, congestion, too_big, ..self.counters }
+    }
+
+    /// Asks a peer whose packets are carried whether it is still there.
+    pub fn probe(&mut self, peer: PeerId) {
+        let Some(id) = self.by_peer.get(&peer).copied() else { return };
+        if let Some(connection) = self.connection(id) {
+            connection.quic().ping();
+            self.mark(id.place);
+        }
     }
 
     /// Our own address has changed, or may have.

@@ -1,5 +1,7 @@
 //! IP packets in the datagrams of a connection (RFC 9484 §6).
 
+use std::time::{Duration, Instant};
+
 use adit_proto::{
     http3::{decode_varint, encode_varint},
     masque::{CONTEXT_ID_PACKET, encode_datagram_capsule_header},
@@ -8,7 +10,10 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, SendDatagramError, StreamId};
 
 use super::request_stream::RequestStream;
-use crate::{Frame, PeerId, packet::clamp_segment_size};
+use crate::{
+    Frame, PeerId,
+    packet::{IPV6_MINIMUM_MTU, clamp_segment_size},
+};
 
 /// Most that waits for the congestion window, in bytes: 8 ms of 4 Gbit/s.
 pub(super) const MAX_QUEUE_LEN: usize = 4 << 20;
@@ -21,6 +26,8 @@ const MIN_QUEUE_LEN: usize = 128 << 10;
 pub(super) struct PacketTunnel {
     pub(super) stream: StreamId,
     pub(super) peer: PeerId,
+    /// Until then the path's MTU is being searched.
+    searches_until: Instant,
     /// What stands before each packet in a datagram: the request and the context.
     prefix: Vec<u8>,
 }
@@ -35,15 +42,38 @@ pub(super) struct PacketLosses {
 }
 
 impl PacketTunnel {
-    pub(super) fn new(stream: StreamId, peer: PeerId) -> Self {
+    pub(super) fn new(stream: StreamId, peer: PeerId, now: Instant) -> Self {
+        /// The search takes some ten round trips.
+        const SEARCH_TIME: Duration = Duration::from_secs(2);
+
         let mut prefix = Vec::new();
         encode_varint(quarter(stream), &mut prefix);
         encode_varint(CONTEXT_ID_PACKET, &mut prefix);
-        Self { stream, peer, prefix }
+        Self { stream, peer, searches_until: now + SEARCH_TIME, prefix }
     }
 
-    /// The longest packet that fits into a datagram.
-    pub(super) fn max_packet_len(&self, quic: &mut Connection) -> usize {
+    /// None: the packets of a frame are taken. Else they are too long, and this is what their
+    /// sender is told.
+    ///
+    /// What is too long for a datagram goes by the stream if it has no more than 1,280 bytes, which
+    /// every link takes (RFC 9484 §10.1). While the path's MTU is being searched all are taken,
+    /// since a sender that is told too little believes it for minutes.
+    pub(super) fn refused_mtu(
+        &self,
+        quic: &mut Connection,
+        frame: &Frame<'_>,
+        now: Instant,
+    ) -> Option<u16> {
+        let max_len = self.max_datagram_len(quic);
+        if now < self.searches_until || frame.fits(max_len.max(IPV6_MINIMUM_MTU)) {
+            return None;
+        }
+        let is_ipv4 = frame.packet().first().is_some_and(|first| first >> 4 == 4);
+        let mtu = if is_ipv4 { max_len } else { max_len.max(IPV6_MINIMUM_MTU) };
+        Some(u16::try_from(mtu).unwrap_or(u16::MAX))
+    }
+
+    fn max_datagram_len(&self, quic: &mut Connection) -> usize {
         let max = quic.datagrams().max_size().unwrap_or_default();
         max.saturating_sub(self.prefix.len())
     }
@@ -57,15 +87,16 @@ impl PacketTunnel {
         request: &mut RequestStream,
         frame: Frame<'_>,
         losses: &mut PacketLosses,
+        now: Instant,
     ) {
         let count = frame.packet_count() as usize;
-        let max_packet_len = self.max_packet_len(quic);
+        let max_packet_len = self.max_datagram_len(quic);
         let len = frame.packet().len() + count * (self.prefix.len() + 100);
         let mut buffer = BytesMut::with_capacity(len);
         let mut room = room(quic);
         let mut segments = frame.segments();
         while let Some(packet) = segments.next() {
-            if count == 1 {
+            if count == 1 && now >= self.searches_until {
                 clamp_segment_size(packet, max_packet_len);
             }
             if packet.len() > max_packet_len {

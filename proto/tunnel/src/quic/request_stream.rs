@@ -135,6 +135,11 @@ impl RequestStream {
         has_room
     }
 
+    /// Whether capsules wait that nothing else moves.
+    pub(super) fn has_capsules(&self) -> bool {
+        !self.capsules.is_empty()
+    }
+
     /// Gives a datagram of this request to its task.
     pub(super) fn handle_datagram(&self, payload: Bytes) {
         if let Stage::Open(TaskPipe { datagrams, .. }) = &self.stage {

@@ -104,8 +104,8 @@ impl End {
     /// Attaches a stream to a peer, and says whether that was possible.
     async fn attach(&self, stream: QuicStreamId) -> bool {
         let (done, attached) = oneshot::channel();
-        self.run(move |endpoint, _now| {
-            let _ = done.send(endpoint.attach(stream, PeerId::sample()));
+        self.run(move |endpoint, now| {
+            let _ = done.send(endpoint.attach(stream, PeerId::sample(), now));
         });
         attached.await.unwrap()
     }

@@ -39,7 +39,8 @@ impl Contender {
     pub(crate) fn all(policies: u32) -> Vec<Self> {
         vec![
             Self::Veth,
-            Self::Adit(Adit { policies }),
+            Self::Adit(Adit { policies, carrier: "wireguard" }),
+            Self::Adit(Adit { policies, carrier: "quic" }),
             Self::WireGuard(WireGuard::gotatun()),
             Self::WireGuard(WireGuard::boringtun()),
             Self::WireGuard(WireGuard::wireguard_go()),
@@ -51,7 +52,8 @@ impl Contender {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Veth => "veth",
-            Self::Adit(_) => "adit",
+            Self::Adit(Adit { carrier: "wireguard", .. }) => "adit",
+            Self::Adit(_) => "adit-quic",
             Self::WireGuard(wireguard) => &wireguard.name,
             Self::OpenVpn => "openvpn",
             Self::Quincy => "quincy",
@@ -63,7 +65,8 @@ impl Contender {
     pub(crate) fn carrier(&self) -> &'static str {
         match self {
             Self::Veth => "none",
-            Self::Adit(_) | Self::WireGuard(_) => "wireguard",
+            Self::Adit(adit) => adit.carrier,
+            Self::WireGuard(_) => "wireguard",
             Self::Quincy => "quic",
             Self::OpenVpn | Self::PointToPoint(_) => "own",
         }

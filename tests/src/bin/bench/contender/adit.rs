@@ -14,6 +14,8 @@ pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(crate) struct Adit {
     /// How many policies the connector is given.
     pub(crate) policies: u32,
+    /// What carries the packets.
+    pub(crate) carrier: &'static str,
 }
 
 /// Adit's side of the server, and a user who may use what is there.
@@ -35,6 +37,7 @@ impl Adit {
     pub(crate) fn start(&self, pair: &Pair) -> Tunnel {
         let server = self.start_server(pair);
         let client = Client::start(&pair.laptop);
+        client.set_carrier(self.carrier);
         client.enroll(&server.control_plane.create_enrollment_key(&server.user));
         client.up();
 
