@@ -272,6 +272,7 @@ impl Worker {
         self.flush(now);
         if now.monotonic >= self.metrics_due {
             self.metrics_due = now.monotonic + METRICS_INTERVAL;
+            self.carriers.sweep();
             self.publish_metrics();
         }
     }
@@ -295,11 +296,12 @@ impl Worker {
                 Command::Attach { device_id, stream, done } => {
                     let _ = done.send(self.attach(device_id, stream, now));
                 }
-                Command::AttachPipe { device_id, outlet, done } => {
+                Command::AttachPipe { device_id, remote, outlet, done } => {
                     let peer = self.peers.by_device.get(&device_id).map(|(peer, _)| *peer);
                     if let Some(peer) = peer {
                         self.quic.detach(peer);
                         self.carriers.attach_pipe(peer, outlet);
+                        self.forwarder.handle_source(peer, remote, now);
                     }
                     let _ = done.send(peer.is_some());
                 }
@@ -361,8 +363,7 @@ impl Worker {
         // The resets still need the peer's session.
         self.flush(now);
         self.tunnel.remove(peer);
-        self.quic.detach(peer);
-        self.carriers.remove(peer);
+        self.quic.leave(peer, now.monotonic);
     }
 
     /// Lets a request carry the packets of a device that is admitted.

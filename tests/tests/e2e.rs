@@ -8,6 +8,8 @@ mod api_conformance;
 mod attacks;
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
+#[path = "e2e/carriers.rs"]
+mod carriers;
 #[path = "e2e/durability.rs"]
 mod durability;
 #[path = "e2e/flows.rs"]

@@ -40,6 +40,9 @@ impl Carriers {
     /// A device has sent an authentic packet. One that a task has injected without a pipe says
     /// nothing of the way back.
     pub(super) fn note(&mut self, peer: PeerId, carrier: Carrier) {
+        if self.current.is_empty() {
+            return;
+        }
         if let Some(current) = self.current.get_mut(&peer)
             && (carrier != Carrier::Pipe || self.pipes.contains_key(&peer))
         {
@@ -55,14 +58,9 @@ impl Carriers {
     /// A carrier has ended; WireGuard never does.
     pub(super) fn forget(&mut self, peer: PeerId, carrier: Carrier) {
         if self.of(peer) == carrier {
-            self.current.insert(peer, Carrier::Wireguard);
+            self.current.remove(&peer);
+            self.pipes.remove(&peer);
         }
-    }
-
-    /// The device is gone.
-    pub(super) fn remove(&mut self, peer: PeerId) {
-        self.current.remove(&peer);
-        self.pipes.remove(&peer);
     }
 
     pub(super) fn pipe_frame(&mut self, peer: PeerId, frame: Frame<'_>) {
@@ -75,6 +73,19 @@ impl Carriers {
     pub(super) fn pipe_packet(&mut self, peer: PeerId, packet: &[u8]) {
         let Some(outlet) = self.pipes.get(&peer) else { return };
         if !outlet.push(packet) {
+            self.forget(peer, Carrier::Pipe);
+        }
+    }
+
+    /// Forgets pipes that nobody holds any more, among them those of devices that are gone.
+    pub(super) fn sweep(&mut self) {
+        let closed: Vec<PeerId> = self
+            .pipes
+            .iter()
+            .filter(|(_peer, outlet)| outlet.is_closed())
+            .map(|(peer, _outlet)| *peer)
+            .collect();
+        for peer in closed {
             self.pipes.remove(&peer);
             self.forget(peer, Carrier::Pipe);
         }
@@ -107,6 +118,7 @@ mod tests {
         carriers.note(peer, Carrier::Wireguard);
         assert_eq!(carriers.of(peer), Carrier::Wireguard);
         carriers.note(peer, Carrier::Quic);
+        assert_eq!(carriers.of(peer), Carrier::Quic);
         carriers.forget(peer, Carrier::Quic);
         assert_eq!(carriers.of(peer), Carrier::Wireguard);
     }

@@ -67,6 +67,8 @@ pub(crate) enum Command {
     /// Packets for a device go to a task from here on; false: it is gone.
     AttachPipe {
         device_id: DeviceId,
+        /// Where it is.
+        remote: IpAddr,
         outlet: PacketOutlet,
         done: oneshot::Sender<bool>,
     },
@@ -149,12 +151,13 @@ impl DataPlane {
     pub(crate) async fn attach(
         &self,
         device: &DeviceOnConnector,
+        remote: IpAddr,
         lane: usize,
         stream: QuicStreamId,
     ) -> Result<Option<PacketPipe<DeviceId>>, AttachError> {
         let home = Lane::number_of(&device.public_key, self.lanes.len());
         if home != lane {
-            return self.attach_pipe(device).await.map(Some);
+            return self.attach_pipe(device, remote).await.map(Some);
         }
         let device_id = device.subject.device_id;
         let (done, answer) = oneshot::channel();
@@ -167,13 +170,14 @@ impl DataPlane {
     pub(crate) async fn attach_pipe(
         &self,
         device: &DeviceOnConnector,
+        remote: IpAddr,
     ) -> Result<PacketPipe<DeviceId>, AttachError> {
         let home = Lane::number_of(&device.public_key, self.lanes.len());
         let home = self.lanes.get(home).ok_or(Stopped)?;
         let device_id = device.subject.device_id;
         let (pipe, outlet) = PacketPipe::new(device_id, home.inlet.clone());
         let (done, answer) = oneshot::channel();
-        home.command(Command::AttachPipe { device_id, outlet, done }).await?;
+        home.command(Command::AttachPipe { device_id, remote, outlet, done }).await?;
         if answer.await.map_err(|_error| Stopped)? { Ok(pipe) } else { Err(AttachError::Gone) }
     }
 

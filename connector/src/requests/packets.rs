@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use adit_proto::{
-    DeviceId,
+    DeviceId, Reason,
     http3::{Http3Code, decode_varint},
     masque::{AddressRange, AssignedAddress, CONTEXT_ID_PACKET, Capsule, RequestedAddress},
 };
@@ -26,9 +27,12 @@ pub(super) async fn serve(
 ) {
     let Ok(device) = member.device() else { return };
     // Before the answer, so that no packet comes too early.
+    let remote = request.remote.ip();
     let attached = match carrier {
-        Carrier::Quic { lane, stream } => server.data_plane.attach(&device, lane, stream).await,
-        Carrier::Http2 => server.data_plane.attach_pipe(&device).await.map(Some),
+        Carrier::Quic { lane, stream } => {
+            server.data_plane.attach(&device, remote, lane, stream).await
+        }
+        Carrier::Http2 => server.data_plane.attach_pipe(&device, remote).await.map(Some),
     };
     let pipe = match attached {
         Ok(pipe) => pipe,
@@ -42,7 +46,7 @@ pub(super) async fn serve(
     let mut tunnel = PacketStream { server, device, capsules };
     let outcome = tokio::select! {
         outcome = tunnel.run(pipe) => outcome,
-        reason = member.gone() => {
+        reason = gone_for_a_while(&mut member) => {
             debug!(%reason, "Device is no longer admitted");
             return;
         }
@@ -56,6 +60,16 @@ pub(super) async fn serve(
             tunnel.capsules.abort(Http3Code::MessageError);
         }
     }
+}
+
+/// Returns a while after the device has gone: what tells it that its flows are cut may lie behind
+/// everything that was sent before.
+async fn gone_for_a_while(member: &mut Member) -> Reason {
+    const HEARD_OUT: Duration = Duration::from_secs(1);
+
+    let reason = member.gone().await;
+    tokio::time::sleep(HEARD_OUT).await;
+    reason
 }
 
 struct PacketStream {

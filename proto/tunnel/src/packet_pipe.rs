@@ -104,6 +104,11 @@ impl<K> PacketInlet<K> {
 }
 
 impl PacketOutlet {
+    /// Whether nobody takes any.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Puts a packet in; one that there is no room for is lost. False: nobody takes any.
     pub fn push(&self, packet: &[u8]) -> bool {
         match self.0.try_send(packet.to_vec()) {

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// How long nothing may come while something is sent before it is asked for. Most services answer
-/// sooner; streams of one direction do not.
+/// How long nothing may come, after something came or was sent, before it is asked for.
 const SUSPICION: Duration = Duration::from_millis(500);
 
 /// How long a probe may take: longer than the round trip by a satellite.
 const PATIENCE: Duration = Duration::from_millis(750);
 
-/// A stream of one direction is not probed again sooner.
+/// Who has just answered a probe is not probed again sooner: streams of one direction and those with
+/// pauses would else be probed for ever.
 const TRUST: Duration = Duration::from_secs(5);
 
 /// What is counted of one peer and one carrier.
@@ -46,13 +46,14 @@ impl Silence {
     pub(super) fn look(&mut self, traffic: Traffic, now: Instant) -> Finding {
         let before = std::mem::replace(&mut self.before, traffic);
         if traffic.heard != before.heard || traffic.last_sign != before.last_sign {
-            self.since = None;
             if self.probed.take().is_some() {
                 self.trusted_until = Some(now + TRUST);
             }
+            // What stops to come may be asked for, since whoever only receives sends nothing.
+            self.since = self.suspects(now).then_some(now);
             return Finding::Well;
         }
-        if traffic.sent != before.sent && self.trusted_until.is_none_or(|until| until <= now) {
+        if traffic.sent != before.sent && self.suspects(now) {
             self.since.get_or_insert(now);
         }
         match (self.since, self.probed) {
@@ -66,6 +67,10 @@ impl Silence {
             }
             _ => Finding::Well,
         }
+    }
+
+    fn suspects(&self, now: Instant) -> bool {
+        self.trusted_until.is_none_or(|until| until <= now)
     }
 }
 
@@ -96,6 +101,18 @@ mod tests {
             let now = start + tick * Duration::from_millis(250);
             assert_eq!(silence.look(sent(0), now), Finding::Well);
         }
+    }
+
+    #[test]
+    fn who_only_receives_notices_that_nothing_comes() {
+        let (mut silence, start) = (Silence::default(), Instant::now());
+        let mut findings = Vec::new();
+        for tick in 0..=7_u32 {
+            let now = start + tick * Duration::from_millis(250);
+            let heard = u64::from(tick.min(2));
+            findings.push(silence.look(Traffic { heard, ..Traffic::default() }, now));
+        }
+        assert_eq!(findings.last(), Some(&Finding::Silent), "{findings:?}");
     }
 
     #[test]

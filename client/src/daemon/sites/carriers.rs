@@ -221,7 +221,11 @@ impl Carriers {
             attempt.state = match attempt.state {
                 State::Up | State::Lingering(_) if carrier == best => State::Up,
                 State::Up if carrier > best => State::Lingering(now + LINGER),
-                state => state,
+                state @ (State::Idle
+                | State::Due(_)
+                | State::Opening(_)
+                | State::Up
+                | State::Lingering(_)) => state,
             };
         }
         if self.current != Some(best) {

@@ -23,6 +23,9 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
+/// How long a connector that refuses us is heard out.
+const HEARD_OUT: Duration = Duration::from_millis(500);
+
 /// A session that has lived this long was no failed attempt.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
@@ -32,6 +35,9 @@ pub(super) struct Site {
     prefixes: BTreeSet<IpNet>,
     connectors: Vec<ConnectorOnClient>,
     session: Option<Session>,
+    /// A session that was refused, heard out until then: what tells flows that they are cut may lie
+    /// behind what was sent before.
+    leaving: Option<(Instant, Session)>,
     /// A search under way, beside a session that drains or whose channel was lost.
     seek: Option<Seek>,
     backoff: Backoff,
@@ -64,6 +70,7 @@ impl Site {
             prefixes: BTreeSet::new(),
             connectors: Vec::new(),
             session: None,
+            leaving: None,
             seek: Some(Seek::new(&[], None, None, now)),
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             preferred: None,
@@ -80,6 +87,7 @@ impl Site {
         if self.prefixes == prefixes {
             return;
         }
+        self.finish_leaving(outbox);
         self.prefixes = prefixes;
         if let Some(session) = &self.session {
             outbox.push(session.upsert(&self.prefixes));
@@ -110,6 +118,7 @@ impl Site {
         if self.connectors == connectors {
             return;
         }
+        self.finish_leaving(outbox);
         self.connectors = connectors.to_vec();
         let same_keys = |held: &ConnectorOnClient| {
             connectors.iter().any(|connector| {
@@ -151,6 +160,7 @@ impl Site {
         else {
             return;
         };
+        self.finish_leaving(outbox);
         let mut carriers = None;
         if let Some(mut before) = self.session.take() {
             if before.has_channel {
@@ -200,7 +210,9 @@ impl Site {
             }
             self.problem = Some(end);
             if was_refused {
-                self.drop_session(outbox);
+                self.finish_leaving(outbox);
+                self.leaving =
+                    self.session.take().map(|session| (now.instant + HEARD_OUT, session));
             }
             if self.seek.is_none() {
                 // The first retry is at once, unless the connector has just thrown us out or
@@ -280,6 +292,9 @@ impl Site {
         if let Some(seek) = &mut self.seek {
             seek.handle_timeout(outbox, now.instant);
         }
+        if self.leaving.as_ref().is_some_and(|(until, _session)| *until <= now.instant) {
+            self.finish_leaving(outbox);
+        }
         if let Some(session) = &mut self.session {
             let steps = session.carriers.handle_timeout(now.instant);
             session.follow(steps, outbox);
@@ -292,13 +307,15 @@ impl Site {
         if let Some(seek) = self.seek.take() {
             seek.finish(None, outbox);
         }
+        self.finish_leaving(outbox);
         self.drop_session(outbox);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let seek = self.seek.as_ref().and_then(Seek::poll_timeout);
         let carriers = self.session.as_ref().and_then(|session| session.carriers.poll_timeout());
-        seek.into_iter().chain(carriers).min()
+        let leaving = self.leaving.as_ref().map(|(until, _session)| *until);
+        seek.into_iter().chain(carriers).chain(leaving).min()
     }
 
     pub(super) fn is_established(&self) -> bool {
@@ -368,19 +385,29 @@ impl Site {
     }
 
     fn drop_session(&mut self, outbox: &mut Outbox) {
-        if let Some(mut session) = self.session.take() {
-            if session.has_channel {
-                outbox.push(SiteCommand::StopSession { attempt: session.attempt });
-            }
-            let steps = session.carriers.close_all();
-            session.follow(steps, outbox);
-            let public_key = session.connector.wireguard_public_key;
-            outbox.push(SiteCommand::RemovePeer { public_key });
+        if let Some(session) = self.session.take() {
+            session.drop_into(outbox);
+        }
+    }
+
+    fn finish_leaving(&mut self, outbox: &mut Outbox) {
+        if let Some((_until, session)) = self.leaving.take() {
+            session.drop_into(outbox);
         }
     }
 }
 
 impl Session {
+    fn drop_into(mut self, outbox: &mut Outbox) {
+        if self.has_channel {
+            outbox.push(SiteCommand::StopSession { attempt: self.attempt });
+        }
+        let steps = self.carriers.close_all();
+        self.follow(steps, outbox);
+        let public_key = self.connector.wireguard_public_key;
+        outbox.push(SiteCommand::RemovePeer { public_key });
+    }
+
     const fn is_carried(&self) -> bool {
         self.carriers.current().is_some()
     }

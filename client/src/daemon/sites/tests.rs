@@ -201,10 +201,15 @@ fn retries_wait_longer_and_longer_up_to_ten_seconds() {
 fn a_refused_session_loses_its_peer() {
     let (mut fixture, attempt) = Fixture::established(&[1]);
     fixture.sites.handle_ended(attempt, SessionEnd::Refused(Reason::DeviceRevoked), fixture.now);
+    assert_eq!(fixture.commands(), [], "what was on its way is heard out");
+    assert_eq!(fixture.sites.progress().established, 0);
+    fixture.wait(Duration::from_millis(500));
     let public_key = connector(1).wireguard_public_key;
     let carrier = Carrier::Wireguard;
+    let commands = fixture.commands();
+    assert!(matches!(commands[0], SiteCommand::StartSession { .. }), "{commands:?}");
     assert_eq!(
-        fixture.commands(),
+        commands[1..],
         [SiteCommand::CloseCarrier { public_key, carrier }, SiteCommand::RemovePeer { public_key }]
     );
     let problem = fixture.sites.views().next().unwrap().problem.unwrap();

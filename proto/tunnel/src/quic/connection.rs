@@ -290,6 +290,13 @@ impl Connection {
         exists
     }
 
+    /// Takes no more packets of the peer; what tells it so still goes out until then.
+    pub(super) fn leave(&mut self, until: Instant) {
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.leaves_at = Some(until);
+        }
+    }
+
     /// The peer may use more of our memory than a stranger.
     pub(super) fn admit(&mut self) {
         if !std::mem::replace(&mut self.is_admitted, true) {
@@ -327,6 +334,9 @@ impl Connection {
             };
             match (&self.tunnel, self.requests.get(&stream)) {
                 (Some(tunnel), _) if tunnel.stream == stream => {
+                    if tunnel.leaves_at.is_some() {
+                        continue;
+                    }
                     let Some(packet) = packet_in(&payload) else { continue };
                     if let Some(slot) = slot.get_mut(..packet.len())
                         && !packet.is_empty()

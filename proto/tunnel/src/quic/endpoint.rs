@@ -116,6 +116,8 @@ pub struct QuicEndpoint {
     strangers: VecDeque<(Instant, QuicConnectionId)>,
     serial: u64,
     by_peer: HashMap<PeerId, QuicConnectionId>,
+    /// Whose requests are ended then, the first one first.
+    leaving: VecDeque<(Instant, PeerId)>,
     /// Have something to be done.
     dirty: VecDeque<usize>,
     /// May have packets.
@@ -174,6 +176,7 @@ impl QuicEndpoint {
             strangers: VecDeque::new(),
             serial: 0,
             by_peer: HashMap::new(),
+            leaving: VecDeque::new(),
             dirty: VecDeque::new(),
             receiving: VecDeque::new(),
             timeouts: BTreeSet::new(),
@@ -293,6 +296,20 @@ impl QuicEndpoint {
         }
     }
 
+    /// Takes no more packets of a peer, and ends its request in a moment: whoever is cut off may have
+    /// to be told, and what tells it lies behind everything that was sent before.
+    pub fn leave(&mut self, peer: PeerId, now: Instant) {
+        /// Longer than what waits takes on most paths.
+        const HEARD_OUT: Duration = Duration::from_secs(1);
+
+        let Some(id) = self.by_peer.get(&peer).copied() else { return };
+        let until = now + HEARD_OUT;
+        if let Some(connection) = self.connection(id) {
+            connection.leave(until);
+            self.leaving.push_back((until, peer));
+        }
+    }
+
     /// Gives a connection the room of one who is admitted.
     pub fn admit(&mut self, id: QuicConnectionId) {
         if let Some(connection) = self.connection(id) {
@@ -361,6 +378,13 @@ impl QuicEndpoint {
                 self.mark(place);
             }
         }
+        while let Some((until, peer)) = self.leaving.front().copied()
+            && until <= now
+        {
+            self.leaving.pop_front();
+            self.detach(peer);
+            self.tell(QuicEvent::Detached { peer });
+        }
         self.forget_admitted_strangers();
         while let Some((until, id)) = self.strangers.front().copied()
             && until <= now
@@ -379,7 +403,8 @@ impl QuicEndpoint {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timeout = self.timeouts.first().map(|(at, _place)| *at);
         let stranger = self.strangers.front().map(|(until, _id)| *until);
-        timeout.into_iter().chain(stranger).min()
+        let leaving = self.leaving.front().map(|(until, _peer)| *until);
+        timeout.into_iter().chain(stranger).chain(leaving).min()
     }
 
     /// What has happened.

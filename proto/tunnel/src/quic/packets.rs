@@ -26,6 +26,8 @@ const MIN_QUEUE_LEN: usize = 128 << 10;
 pub(super) struct PacketTunnel {
     pub(super) stream: StreamId,
     pub(super) peer: PeerId,
+    /// Packets of the peer are no longer taken, and those to it only until then.
+    pub(super) leaves_at: Option<Instant>,
     /// Until then the path's MTU is being searched.
     searches_until: Instant,
     /// What stands before each packet in a datagram: the request and the context.
@@ -49,7 +51,8 @@ impl PacketTunnel {
         let mut prefix = Vec::new();
         encode_varint(quarter(stream), &mut prefix);
         encode_varint(CONTEXT_ID_PACKET, &mut prefix);
-        Self { stream, peer, searches_until: now + SEARCH_TIME, prefix }
+        let searches_until = now + SEARCH_TIME;
+        Self { stream, peer, leaves_at: None, searches_until, prefix }
     }
 
     /// None: the packets of a frame are taken. Else they are too long, and this is what their
