@@ -5,7 +5,6 @@ mod clock;
 mod data_plane;
 mod denials;
 mod enrollment;
-mod event;
 mod event_loop;
 mod identity;
 mod ipc_server;
@@ -23,6 +22,7 @@ mod state;
 mod store;
 mod view;
 
+pub(crate) mod event;
 pub(crate) mod routing;
 pub(crate) mod task;
 
@@ -40,6 +40,8 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tracing_subscriber::EnvFilter;
+
+use crate::platform::watch_network;
 
 use self::{
     backoff::Jitter,
@@ -110,6 +112,7 @@ async fn try_run(arguments: DaemonArguments, socket: PathBuf) -> anyhow::Result<
     let (summary, watched) = watch::channel(Summary::default());
     let _server = IpcServer::try_start(&socket, sender.clone(), watched)?;
     let _signals = watch_signals(sender.clone())?;
+    let _network = watch_network(sender.clone())?;
     let device_id = enrolled.as_ref().map(|enrolled| enrolled.identity.device_id);
     tracing::info!(socket = %socket.display(), ?device_id, interface, "Listening");
 

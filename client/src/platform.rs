@@ -2,4 +2,6 @@
 
 mod linux;
 
-pub(crate) use linux::{Network, NetworkError, host_name, interface_name, is_member, lookup_group};
+pub(crate) use linux::{
+    Network, NetworkError, host_name, interface_name, is_member, lookup_group, watch_network,
+};

@@ -33,6 +33,7 @@ const QUEUE_LEN: usize = 1024;
 enum Command {
     Upsert { public_key: WireguardPublicKey, endpoint: Option<SocketAddr>, prefixes: Vec<IpNet> },
     Initiate { public_key: WireguardPublicKey },
+    Announce,
     ProbeQuic { public_key: WireguardPublicKey },
     Use { public_key: WireguardPublicKey, carrier: Carrier },
     Remove { public_key: WireguardPublicKey },
@@ -108,6 +109,11 @@ impl DataPlane {
 
     pub(crate) fn initiate_handshake(&self, public_key: WireguardPublicKey) {
         self.command(Command::Initiate { public_key });
+    }
+
+    /// Tells every peer where we are, after our own address has changed.
+    pub(crate) fn announce(&self) {
+        self.command(Command::Announce);
     }
 
     /// Finds out whether QUIC still carries the packets of a peer.

@@ -33,6 +33,8 @@ pub(crate) enum Event {
     Carrier { public_key: WireguardPublicKey, carrier: Carrier, event: CarrierEvent },
     /// The data plane says something.
     DataPlane(DataPlaneEvent),
+    /// An interface, an address or a route of this machine is another than before.
+    NetworkChanged,
     /// A timer of the machines is over.
     Timeout,
     /// The daemon is to stop.

@@ -156,6 +156,7 @@ impl EventLoop {
                     self.handle_carrier(&public_key, carrier, event, now);
                 }
                 Event::DataPlane(event) => self.handle_data_plane(event, now),
+                Event::NetworkChanged => self.handle_network_changed(),
                 Event::Timeout => self.handle_timeout(now),
                 Event::Shutdown => break,
             }
@@ -326,6 +327,14 @@ impl EventLoop {
                 self.carriers.remove(&(*public_key, carrier));
                 self.sites.handle_carrier_down(public_key, carrier, &why, now);
             }
+        }
+    }
+
+    /// Tells the connectors where we are; whoever hears it answers there.
+    fn handle_network_changed(&self) {
+        if let Some(tunnel) = &self.tunnel {
+            tracing::debug!("Network of this machine has changed");
+            tunnel.data_plane.announce();
         }
     }
 

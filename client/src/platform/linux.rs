@@ -4,6 +4,7 @@ use std::{
     ffi::CString,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use adit_tunnel::TUN_QUEUE_LEN;
@@ -11,7 +12,7 @@ use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use rtnetlink::{
-    Handle, LinkUnspec, RouteMessageBuilder,
+    Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         AddressFamily,
         address::{AddressFlags, AddressHeaderFlags},
@@ -23,7 +24,9 @@ use rtnetlink::{
     },
 };
 
-use crate::daemon::{routing::Route, task::Task};
+use tokio::sync::mpsc;
+
+use crate::daemon::{event::Event, routing::Route, task::Task};
 
 /// What the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,34 @@ impl NetworkError {
             Self::Request { source, .. } => source.raw_os_error(),
         }
     }
+}
+
+/// Sends to `changed` whenever an interface, an address or a route is another than before, until
+/// nobody listens; many changes at once are one or two.
+pub(crate) fn watch_network(changed: mpsc::Sender<Event>) -> Result<Task, NetworkError> {
+    /// Within which changes belong together.
+    const SETTLE: Duration = Duration::from_millis(20);
+    const GROUPS: &[MulticastGroup] = &[
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+
+    let (connection, _handle, mut messages) =
+        rtnetlink::new_multicast_connection(GROUPS).map_err(NetworkError::Socket)?;
+    Ok(Task::spawn(async move {
+        let connection = Task::spawn(connection);
+        while messages.recv().await.is_ok() {
+            while messages.try_recv().is_ok() {}
+            if changed.send(Event::NetworkChanged).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+        drop(connection);
+    }))
 }
 
 /// Interfaces, addresses and routes of this network namespace.

@@ -13,7 +13,11 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, kx_group},
+        verify_tls13_signature,
+    },
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         NoServerSessionStorage, ParsedCertificate,
@@ -26,8 +30,15 @@ use crate::identity::KeyPair;
 
 /// For a client that trusts the server with this pin and no other, and shows its own certificate
 /// when it has an identity.
+///
+/// With an identity it speaks to a part of Adit, and then exchanges keys by the hybrid of X25519 and
+/// ML-KEM-768 alone: what is recorded today stays secret from a quantum computer of later years.
 pub fn client_config(pin: Pin, identity: Option<&KeyPair>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let provider = Arc::new(provider());
+    let mut provider = provider();
+    if identity.is_some() {
+        provider.kx_groups = vec![kx_group::X25519MLKEM768];
+    }
+    let provider = Arc::new(provider);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has cipher suites of TLS 1.3")
@@ -83,9 +94,18 @@ pub fn is_pin_mismatch(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The one implementation of cryptography in TLS, whatever the process's default.
+/// The one implementation of cryptography in TLS, whatever the process's default, with the hybrid
+/// key exchange before the classical ones that others may need.
 pub(crate) fn provider() -> CryptoProvider {
-    aws_lc_rs::default_provider()
+    CryptoProvider {
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 /// The certificate shown is of another key than the one that is trusted.
@@ -255,6 +275,27 @@ mod tests {
         on_server.unwrap();
         assert_eq!(peer_pin(&connection), Some(client.pin()));
         assert_eq!(connection.alpn_protocol(), Some(b"h2".as_slice()));
+    }
+
+    #[test]
+    fn keys_are_exchanged_by_the_hybrid_alone_between_parts_of_adit() {
+        let (client, server) = (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
+        let (connection, ..) =
+            shake(&client_config(server.pin(), Some(&client), &[]), &server_config(&server, &[]));
+        let group = connection.negotiated_key_exchange_group().map(|group| group.name());
+        assert_eq!(group, Some(rustls::NamedGroup::X25519MLKEM768));
+
+        let mut classical = ServerConfig::clone(&server_config(&server, &[]));
+        let provider =
+            CryptoProvider { kx_groups: vec![kx_group::X25519], ..aws_lc_rs::default_provider() };
+        classical = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(classical.cert_resolver);
+        let (_connection, on_client, on_server) =
+            shake(&client_config(server.pin(), Some(&client), &[]), &Arc::new(classical));
+        assert!(on_client.is_err() || on_server.is_err());
     }
 
     #[test]

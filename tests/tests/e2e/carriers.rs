@@ -8,10 +8,10 @@ use std::{
 use adit_tests::{
     Client, Process, Scene,
     lab::{READY_TIMEOUT, SVC_V4, SVC_V6},
-    probe,
+    monotonic_ns, probe,
 };
 
-use crate::transfers::start_client_with_all_of_the_site;
+use crate::transfers::permit_all_of_the_site;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,7 +25,7 @@ const MOVES_UP_WITHIN: Duration = Duration::from_secs(30);
 fn the_chosen_carrier_carries_and_no_other() {
     let scene = Scene::new("carriers");
     let lab = &scene.lab;
-    let client = start_client_with_all_of_the_site(&scene);
+    let client = client_by(&scene, "auto");
     let (echo, server) = (lab.svc.tcp_echo(SVC_V4), lab.svc.transfer_server(SVC_V6));
     for carrier in ["quic", "http2", "wireguard", "http2", "quic"] {
         client.set_carrier(carrier);
@@ -47,8 +47,7 @@ fn where_udp_is_blocked_everything_works_by_http2() {
     let scene = Scene::new("no-udp");
     let lab = &scene.lab;
     block_udp(&scene);
-    let client = start_client_with_all_of_the_site(&scene);
-    client.set_carrier("auto");
+    let client = client_by(&scene, "auto");
     let (echo, udp) = (lab.svc.tcp_echo(SVC_V4), lab.svc.udp_echo(SVC_V6));
     let server = lab.svc.transfer_server(SVC_V4);
     let began = Instant::now();
@@ -70,8 +69,7 @@ fn where_udp_is_blocked_everything_works_by_http2() {
 fn a_change_of_carrier_breaks_no_connection() {
     let scene = Scene::new("carrier-change");
     let lab = &scene.lab;
-    let client = start_client_with_all_of_the_site(&scene);
-    client.set_carrier("auto");
+    let client = client_by(&scene, "auto");
     client.wait_for_carrier("wireguard", READY_TIMEOUT);
     let sender = lab.svc.tcp_pacer(SVC_V4);
     let download = lab.laptop.tcp_download(sender.address, Duration::from_millis(10));
@@ -88,6 +86,57 @@ fn a_change_of_carrier_breaks_no_connection() {
     go_on(&download, &client);
     let blackout = longest_gap(&download);
     assert!(blackout <= BLACKOUT, "nothing came for {blackout:?}");
+}
+
+/// S13: the laptop loses its network for three seconds and has another address afterwards.
+#[test]
+fn a_laptop_that_roams_keeps_its_connections() {
+    let repetitions = if std::env::var_os("ADIT_NIGHTLY").is_some() { 100 } else { 3 };
+    for carrier in ["wireguard", "quic"] {
+        let scene = Scene::new(&format!("roam-{carrier}"));
+        let lab = &scene.lab;
+        let client = client_by(&scene, carrier);
+        let sender = lab.svc.tcp_pacer(SVC_V4);
+        let download = lab.laptop.tcp_download(sender.address, Duration::from_millis(10));
+        probe::downloaded(&download, 100 << 10, READY_TIMEOUT);
+        let mut blackouts = Vec::new();
+        for repetition in 0..repetitions {
+            let (old, new) = (2 + repetition % 2, 3 - repetition % 2);
+            lab.laptop_link.down();
+            lab.laptop_link.a().remove_address(&format!("198.18.1.{old}/24"));
+            // The scenario itself: nothing happens for so long.
+            thread::sleep(3 * SECOND);
+            lab.laptop_link.a().add_addresses(&format!("198.18.1.{new}/24"));
+            let up_at = monotonic_ns();
+            lab.laptop_link.up();
+            lab.laptop.default_route("198.18.1.1");
+            go_on(&download, &client);
+            let after = download.events().into_iter().filter_map(|event| event["t"].as_u64());
+            let first = after.filter(|at| *at > up_at).min().expect("it has gone on");
+            blackouts.push(Duration::from_nanos(first - up_at));
+        }
+        blackouts.sort_unstable();
+        let p99 = blackouts[(blackouts.len() * 99).div_ceil(100) - 1];
+        let p50 = blackouts[blackouts.len() / 2];
+        println!(
+            "{}",
+            serde_json::json!({
+                "id": "S13", "carrier": carrier, "count": blackouts.len(),
+                "p50_ms": p50.as_millis(), "p99_ms": p99.as_millis(),
+            })
+        );
+        assert!(p99 <= SECOND, "{carrier}: {blackouts:?}");
+    }
+}
+
+/// Starts a client that may use the whole site, by carriers of this choice.
+fn client_by(scene: &Scene, carrier: &str) -> Client {
+    let user = permit_all_of_the_site(scene);
+    let client = Client::start(&scene.lab.laptop);
+    client.set_carrier(carrier);
+    client.enroll(&scene.control_plane.create_enrollment_key(&user));
+    client.up();
+    client
 }
 
 /// Lets nothing of UDP through between client and connector.

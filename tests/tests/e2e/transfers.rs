@@ -159,11 +159,18 @@ fn queue_losses(lab: &Lab) -> String {
 }
 
 pub(crate) fn start_client_with_all_of_the_site(scene: &Scene) -> Client {
+    let user = permit_all_of_the_site(scene);
+
+    scene.start_client(&scene.lab.laptop, &user)
+}
+
+/// Creates a user who may use the whole site.
+pub(crate) fn permit_all_of_the_site(scene: &Scene) -> String {
     let plane = &scene.control_plane;
     let user = plane.create_user("ada");
     let prefixes = ["10.9.0.0/24", "fd00:9::/64"];
     let resource = plane.create_resource(&scene.site, "all of the site", &prefixes, &[]);
     plane.permit(&[&user], &[&resource]);
 
-    scene.start_client(&scene.lab.laptop, &user)
+    user
 }

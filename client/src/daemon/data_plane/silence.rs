@@ -12,6 +12,9 @@ const PATIENCE: Duration = Duration::from_millis(750);
 /// pauses would else be probed for ever.
 const TRUST: Duration = Duration::from_secs(5);
 
+/// What comes at so many looks in a row is a stream that somebody waits for.
+const STEADY: u32 = 2;
+
 /// What is counted of one peer and one carrier.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Traffic {
@@ -40,6 +43,7 @@ pub(super) struct Silence {
     since: Option<Instant>,
     probed: Option<Instant>,
     trusted_until: Option<Instant>,
+    heard_in_a_row: u32,
 }
 
 impl Silence {
@@ -49,10 +53,15 @@ impl Silence {
             if self.probed.take().is_some() {
                 self.trusted_until = Some(now + TRUST);
             }
+            self.heard_in_a_row += 1;
+            if self.heard_in_a_row >= STEADY {
+                self.trusted_until = None;
+            }
             // What stops to come may be asked for, since whoever only receives sends nothing.
             self.since = self.suspects(now).then_some(now);
             return Finding::Well;
         }
+        self.heard_in_a_row = 0;
         if traffic.sent != before.sent && self.suspects(now) {
             self.since.get_or_insert(now);
         }

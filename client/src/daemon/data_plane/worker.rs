@@ -241,6 +241,15 @@ impl Worker {
                         self.tunnel.initiate_handshake(peer, now);
                     }
                 }
+                Command::Announce => {
+                    let peers: Vec<PeerId> = self.tunnel.peers().collect();
+                    for peer in peers {
+                        if self.tunnel.status(peer).is_some_and(|it| it.last_handshake.is_some()) {
+                            self.tunnel.send_keepalive(peer, now);
+                        }
+                    }
+                    self.quic.handle_address_changed();
+                }
                 Command::ProbeQuic { public_key } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key) {
                         self.quic.probe(peer);
