@@ -18,6 +18,14 @@ impl Carrier {
     /// All of them, the best first.
     pub(crate) const ALL: [Self; 3] = [Self::Wireguard, Self::Quic, Self::Http2];
 
+    /// How its keys are agreed on: the client offers TLS nothing else. Of WireGuard it depends.
+    pub(crate) const fn key_exchange(self) -> Option<&'static str> {
+        match self {
+            Self::Wireguard => None,
+            Self::Quic | Self::Http2 => Some("X25519MLKEM768"),
+        }
+    }
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Wireguard => "wireguard",

@@ -278,6 +278,8 @@ pub(crate) struct SessionOnStatus {
     pub(crate) endpoint: Option<SocketAddr>,
     /// What carries the packets.
     pub(crate) carrier: Option<Carrier>,
+    /// How its keys are agreed on.
+    pub(crate) key_exchange: Option<String>,
     /// When the connector admitted us.
     pub(crate) since: Option<Timestamp>,
     pub(crate) last_handshake: Option<Timestamp>,

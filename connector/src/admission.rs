@@ -10,8 +10,8 @@ use std::{
 
 use adit_policy::Subject;
 use adit_proto::{
-    Bundle, Credential, DeviceId, Reason, RevokedSubject, SessionId, Timestamp, WireguardDevice,
-    WireguardPublicKey,
+    Bundle, Credential, DeviceId, PresharedKey, Reason, RevokedSubject, SessionId, Timestamp,
+    WireguardDevice, WireguardPublicKey,
 };
 
 use crate::{data_plane::DeviceOnConnector, enforced::Standing};
@@ -20,7 +20,7 @@ use crate::{data_plane::DeviceOnConnector, enforced::Standing};
 #[derive(Debug)]
 pub(crate) enum Output {
     /// The data plane expects this device.
-    Upsert(DeviceOnConnector),
+    Upsert(Box<DeviceOnConnector>),
     /// The data plane forgets this device and cuts its flows.
     Remove { device_id: DeviceId, reason: Reason },
     /// The session is told why it ends, then it ends.
@@ -82,8 +82,9 @@ impl Admission {
         &mut self,
         session_id: SessionId,
         credential: Credential,
+        preshared_key: PresharedKey,
     ) -> Result<Timestamp, Reason> {
-        self.admit(Some(session_id), credential)
+        self.admit(Some((session_id, preshared_key)), credential)
     }
 
     /// The same of a request that is no session; the session of the device, if it has one, stays.
@@ -96,9 +97,10 @@ impl Admission {
 
     fn admit(
         &mut self,
-        session_id: Option<SessionId>,
+        session: Option<(SessionId, PresharedKey)>,
         credential: Credential,
     ) -> Result<Timestamp, Reason> {
+        let (session_id, preshared_key) = session.unzip();
         let Some(enforced) = self.standing.live() else { return Err(Reason::BundleStale) };
         let bundle = enforced.bundle();
         let device_id = credential.device_id;
@@ -131,6 +133,7 @@ impl Admission {
                 let expires_at = *expires_at;
                 if let Some(session_id) = session_id {
                     self.take_over_session(device_id, session_id);
+                    self.change_preshared_key(device_id, preshared_key);
                 }
                 return Ok(expires_at);
             }
@@ -146,7 +149,7 @@ impl Admission {
         }
         let session_id = session_id.or_else(|| self.session_of(device_id));
         let proof = Proof::Credential { issued_at, expires_at, session_id };
-        self.insert(AdmittedDevice { device: from_credential(credential), proof });
+        self.insert(AdmittedDevice { device: from_credential(credential, preshared_key), proof });
         Ok(expires_at)
     }
 
@@ -278,6 +281,13 @@ impl Admission {
         }
     }
 
+    fn change_preshared_key(&mut self, device_id: DeviceId, key: Option<PresharedKey>) {
+        if let Some(admitted) = self.devices.get_mut(&device_id) {
+            admitted.device.preshared_key = key;
+            self.outputs.push_back(Output::Upsert(Box::new(admitted.device.clone())));
+        }
+    }
+
     fn insert(&mut self, admitted: AdmittedDevice) {
         let device_id = admitted.device.subject.device_id;
         self.forget(device_id);
@@ -288,7 +298,7 @@ impl Admission {
         if let Proof::Credential { expires_at, .. } = admitted.proof {
             self.expiries.insert((expires_at, device_id));
         }
-        self.outputs.push_back(Output::Upsert(admitted.device.clone()));
+        self.outputs.push_back(Output::Upsert(Box::new(admitted.device.clone())));
         self.devices.insert(device_id, admitted);
     }
 
@@ -354,8 +364,12 @@ pub(crate) fn subject_of(credential: &Credential) -> Subject {
     }
 }
 
-fn from_credential(credential: Credential) -> DeviceOnConnector {
+fn from_credential(
+    credential: Credential,
+    preshared_key: Option<PresharedKey>,
+) -> DeviceOnConnector {
     DeviceOnConnector {
+        preshared_key,
         subject: subject_of(&credential),
         public_key: credential.wireguard_public_key,
         addresses: credential.addresses,
@@ -364,6 +378,7 @@ fn from_credential(credential: Credential) -> DeviceOnConnector {
 
 fn from_bundle(device: &WireguardDevice) -> DeviceOnConnector {
     DeviceOnConnector {
+        preshared_key: None,
         subject: Subject {
             device_id: device.device_id,
             user_id: device.user_id,

@@ -344,6 +344,9 @@ impl Worker {
             },
             now.monotonic,
         )?;
+        if let Some(preshared_key) = &device.preshared_key {
+            self.tunnel.set_preshared_key(peer, preshared_key);
+        }
         self.owners.insert(&device.addresses, self.number);
         self.peers.devices.insert(peer, device_id);
         let before = self.peers.by_device.insert(device_id, (peer, device.addresses.clone()));

@@ -9,7 +9,8 @@ use std::{
 };
 
 use adit_proto::{
-    ConnectorMessage, Credential, DeviceId, Reason, SessionId, Timestamp, WireguardPublicKey,
+    ConnectorMessage, Credential, DeviceId, PresharedKey, Reason, SessionId, Timestamp,
+    WireguardPublicKey,
 };
 use adit_tunnel::Http2Listener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,6 +34,8 @@ pub(crate) enum Request {
     Present {
         session_id: SessionId,
         credential: Box<Credential>,
+        /// Of this session.
+        preshared_key: PresharedKey,
         /// The way back, at the first time.
         outbox: Option<mpsc::Sender<Directive>>,
         answer: oneshot::Sender<Result<Timestamp, Reason>>,
@@ -121,8 +124,15 @@ impl Registry {
         self.handle_standing().await?;
         loop {
             match self.next_event(&mut drain).await {
-                Event::Request(Request::Present { session_id, credential, outbox, answer }) => {
-                    let granted = self.handle_present(session_id, *credential, outbox).await?;
+                Event::Request(Request::Present {
+                    session_id,
+                    credential,
+                    preshared_key,
+                    outbox,
+                    answer,
+                }) => {
+                    let granted =
+                        self.handle_present(session_id, *credential, preshared_key, outbox).await?;
                     // A session that has ended meanwhile says so by itself.
                     let _ = answer.send(granted);
                 }
@@ -202,10 +212,12 @@ impl Registry {
         &mut self,
         session_id: SessionId,
         credential: Credential,
+        preshared_key: PresharedKey,
         outbox: Option<mpsc::Sender<Directive>>,
     ) -> Result<Result<Timestamp, Reason>, Stopped> {
         let device_id = credential.device_id;
-        let expires_at = match self.admission.handle_present(session_id, credential) {
+        let expires_at = match self.admission.handle_present(session_id, credential, preshared_key)
+        {
             Ok(expires_at) => expires_at,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -252,7 +264,7 @@ impl Registry {
     async fn carry_out(&mut self) -> Result<(), Stopped> {
         while let Some(output) = self.admission.poll_output() {
             match output {
-                Output::Upsert(device) => self.upsert(device).await?,
+                Output::Upsert(device) => self.upsert(*device).await?,
                 Output::Remove { device_id, reason } => {
                     info!(%device_id, %reason, "Revoked access of a device");
                     self.members.remove(device_id, reason);

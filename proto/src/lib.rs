@@ -32,6 +32,7 @@ mod id;
 mod join_token;
 mod key;
 mod port;
+mod preshared_key;
 mod reason;
 mod session;
 mod signed;
@@ -53,6 +54,7 @@ pub use id::{
 pub use join_token::{JoinToken, JoinTokenError, JoinTokenKind};
 pub use key::{KeyError, OrganisationKey, Pin, WireguardPublicKey};
 pub use port::{PortRange, PortRangeError, Protocol};
+pub use preshared_key::PresharedKey;
 pub use reason::Reason;
 pub use session::{ClientMessage, ConnectorMessage, MAX_SESSION_LINE_LEN, SESSION_PATH};
 pub use signed::{Signed, SignedError, SigningKey, TokenType};

@@ -7,6 +7,7 @@ use crate::{
     event::{FlowTuple, Verdict},
     id::{PolicyId, ResourceId, SessionId},
     key::WireguardPublicKey,
+    preshared_key::PresharedKey,
     reason::Reason,
     timestamp::Timestamp,
 };
@@ -52,6 +53,10 @@ pub enum ConnectorMessage {
         wireguard_public_key: WireguardPublicKey,
         /// Until when, unless refreshed.
         expires_at: Timestamp,
+        /// For WireGuard, drawn anew for each session: the channel's keys are exchanged by a hybrid
+        /// that quantum computers do not break, and so WireGuard's are protected by it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        preshared_key: Option<PresharedKey>,
     },
     /// The credential was not accepted, or accepted no longer. The connector closes the channel.
     Refused {

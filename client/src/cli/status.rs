@@ -113,7 +113,7 @@ fn sessions(sessions: &[SessionOnStatus], now: Timestamp) -> String {
         "RECEIVED",
         "SENT",
     ]);
-    let mut problems = String::new();
+    let mut notes = String::new();
     for session in sessions {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         table.push(vec![
@@ -127,12 +127,15 @@ fn sessions(sessions: &[SessionOnStatus], now: Timestamp) -> String {
             bytes(session.bytes_received),
             bytes(session.bytes_sent),
         ]);
+        if let Some(key_exchange) = &session.key_exchange {
+            notes.push_str(&format!("  keys: {}\n", printable(key_exchange)));
+        }
         if let Some(problem) = &session.problem {
             let site = printable(&session.site_name);
-            problems.push_str(&format!("  {site}: {}\n", printable(problem)));
+            notes.push_str(&format!("  {site}: {}\n", printable(problem)));
         }
     }
-    table.to_text("  ") + &problems
+    table.to_text("  ") + &notes
 }
 
 fn denial_text(denial: &DenialOnStatus, now: Timestamp) -> String {

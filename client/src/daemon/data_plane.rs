@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use adit_proto::{Pin, WireguardPublicKey};
+use adit_proto::{Pin, PresharedKey, WireguardPublicKey};
 use adit_tunnel::{
     KeyPair, Offloads, PacketInlet, PacketOutlet, PacketPipe, PeerStatus, QuicConnection,
     QuicEndpoint, QuicError, QuicStreamId, TunDevice, UdpSocket, Waiter, Waker, WireguardSecret,
@@ -31,7 +31,7 @@ use crate::carrier::Carrier;
 const QUEUE_LEN: usize = 1024;
 
 enum Command {
-    Upsert { public_key: WireguardPublicKey, endpoint: Option<SocketAddr>, prefixes: Vec<IpNet> },
+    Upsert(UpsertedPeer),
     Initiate { public_key: WireguardPublicKey },
     Announce,
     ProbeQuic { public_key: WireguardPublicKey },
@@ -43,6 +43,16 @@ enum Command {
     SetAddresses(Vec<IpAddr>),
     Statuses(oneshot::Sender<Vec<PeerStatus>>),
     Stop,
+}
+
+/// A peer as it is to be.
+struct UpsertedPeer {
+    public_key: WireguardPublicKey,
+    /// None: it is not reached by WireGuard.
+    endpoint: Option<SocketAddr>,
+    /// None: as before.
+    preshared_key: Option<PresharedKey>,
+    prefixes: Vec<IpNet>,
 }
 
 type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
@@ -102,9 +112,11 @@ impl DataPlane {
         &self,
         public_key: WireguardPublicKey,
         endpoint: Option<SocketAddr>,
+        preshared_key: Option<PresharedKey>,
         prefixes: Vec<IpNet>,
     ) {
-        self.command(Command::Upsert { public_key, endpoint, prefixes });
+        let peer = UpsertedPeer { public_key, endpoint, preshared_key, prefixes };
+        self.command(Command::Upsert(peer));
     }
 
     pub(crate) fn initiate_handshake(&self, public_key: WireguardPublicKey) {

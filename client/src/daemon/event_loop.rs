@@ -245,8 +245,8 @@ impl EventLoop {
 
     fn handle_session(&mut self, attempt: AttemptId, event: SessionEvent, now: Now) {
         match event {
-            SessionEvent::Admitted { endpoint } => {
-                self.sites.handle_admitted(attempt, endpoint, now);
+            SessionEvent::Admitted { endpoint, preshared_key } => {
+                self.sites.handle_admitted(attempt, endpoint, preshared_key, now);
                 if let Some(view) = self.sites.views().find(|view| view.attempt == Some(attempt)) {
                     let connector_id = view.connector.map(|connector| connector.id);
                     tracing::info!(%attempt, ?connector_id, %endpoint, "Connector admits us");

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use adit_proto::{ClientMessage, ConnectorMessage, ConnectorOnClient};
+use adit_proto::{ClientMessage, ConnectorMessage, ConnectorOnClient, PresharedKey};
 use adit_tunnel::{KeyPair, SessionChannel, SessionError};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
@@ -39,6 +39,8 @@ pub(crate) enum SessionEvent {
     Admitted {
         /// Where.
         endpoint: SocketAddr,
+        /// For WireGuard with it.
+        preshared_key: Option<PresharedKey>,
     },
     /// It says something.
     Message(ConnectorMessage),
@@ -117,13 +119,14 @@ async fn run(
         }
         tell(SessionEvent::Message(message)).await?;
     };
-    match answer {
-        ConnectorMessage::Admitted { wireguard_public_key, .. } => {
+    let preshared_key = match answer {
+        ConnectorMessage::Admitted { wireguard_public_key, preshared_key, .. } => {
             if wireguard_public_key != parts.connector.wireguard_public_key {
                 return Err(SessionEnd::Lost(
                     "the connector has another WireGuard key than configured".to_owned(),
                 ));
             }
+            preshared_key
         }
         ConnectorMessage::Refused { reason } => return Err(SessionEnd::Refused(reason)),
         ConnectorMessage::RefreshNow
@@ -133,8 +136,8 @@ async fn run(
         | ConnectorMessage::Pong { .. } => {
             return Err(SessionEnd::Lost("the connector did not answer the credential".to_owned()));
         }
-    }
-    tell(SessionEvent::Admitted { endpoint }).await?;
+    };
+    tell(SessionEvent::Admitted { endpoint, preshared_key }).await?;
 
     loop {
         tokio::select! {

@@ -13,7 +13,8 @@ use std::{
 };
 
 use adit_proto::{
-    ClientConfig, ConnectorId, ConnectorOnClient, Reason, SiteId, Timestamp, WireguardPublicKey,
+    ClientConfig, ConnectorId, ConnectorOnClient, PresharedKey, Reason, SiteId, Timestamp,
+    WireguardPublicKey,
 };
 use ipnet::IpNet;
 
@@ -58,6 +59,8 @@ pub(crate) enum SiteCommand {
         public_key: WireguardPublicKey,
         /// Where, if it may be reached by WireGuard.
         endpoint: Option<SocketAddr>,
+        /// Of the session; none: as before.
+        preshared_key: Option<PresharedKey>,
         /// What for.
         prefixes: Vec<IpNet>,
     },
@@ -146,6 +149,13 @@ pub(crate) struct Sites {
     choice: CarrierChoice,
 }
 
+/// What a connector that admits us has said.
+struct Admittance {
+    endpoint: SocketAddr,
+    preshared_key: Option<PresharedKey>,
+    choice: CarrierChoice,
+}
+
 /// Where sites leave what they want done.
 #[derive(Debug, Default)]
 struct Outbox {
@@ -224,11 +234,18 @@ impl Sites {
     }
 
     /// A connector admits us.
-    pub(crate) fn handle_admitted(&mut self, attempt: AttemptId, endpoint: SocketAddr, now: Now) {
+    pub(crate) fn handle_admitted(
+        &mut self,
+        attempt: AttemptId,
+        endpoint: SocketAddr,
+        preshared_key: Option<PresharedKey>,
+        now: Now,
+    ) {
+        let at = Admittance { endpoint, preshared_key, choice: self.choice };
         if let Some(id) = self.site_of(attempt)
             && let Some(site) = self.sites.get_mut(&id)
         {
-            site.handle_admitted(attempt, endpoint, self.choice, &mut self.outbox, now);
+            site.handle_admitted(attempt, at, &mut self.outbox, now);
         }
     }
 

@@ -20,7 +20,10 @@ fn a_device_with_a_credential_becomes_a_peer() {
 #[test]
 fn without_a_bundle_nobody_is_admitted() {
     let mut admission = Admission::default();
-    assert_eq!(admission.handle_present(session(1), credential(1)), Err(Reason::BundleStale));
+    assert_eq!(
+        admission.handle_present(session(1), credential(1), preshared_key()),
+        Err(Reason::BundleStale)
+    );
 }
 
 #[test]
@@ -211,7 +214,7 @@ impl World {
         session_number: u128,
         credential: Credential,
     ) -> Result<Timestamp, Reason> {
-        self.admission.handle_present(session(session_number), credential)
+        self.admission.handle_present(session(session_number), credential, preshared_key())
     }
 
     fn outputs(&mut self) -> Vec<Did> {
@@ -300,4 +303,8 @@ fn session(number: u128) -> SessionId {
 
 fn at(secs: u64) -> Timestamp {
     Timestamp::from_millis(1_767_225_600_000).saturating_add(Duration::from_secs(secs))
+}
+
+fn preshared_key() -> adit_proto::PresharedKey {
+    adit_proto::PresharedKey::from_bytes([3; 32])
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use adit_policy::Subject;
-use adit_proto::{DeviceId, Reason, WireguardPublicKey};
+use adit_proto::{DeviceId, PresharedKey, Reason, WireguardPublicKey};
 use adit_tunnel::{
     Lane, PacketInlet, PacketOutlet, PacketPipe, QuicConnectionId, QuicStreamId, UpsertError, Waker,
 };
@@ -16,6 +16,8 @@ use crate::{enforced::Standing, own_addresses::OwnAddresses};
 pub(crate) struct DeviceOnConnector {
     pub(crate) subject: Subject,
     pub(crate) public_key: WireguardPublicKey,
+    /// Of its session, for WireGuard; none: as before.
+    pub(crate) preshared_key: Option<PresharedKey>,
     /// Its addresses inside the tunnel.
     pub(crate) addresses: Vec<IpAddr>,
 }

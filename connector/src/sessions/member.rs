@@ -13,7 +13,7 @@ pub(crate) struct Member(watch::Receiver<State>);
 
 #[derive(Debug, Clone)]
 enum State {
-    Admitted(DeviceOnConnector),
+    Admitted(Box<DeviceOnConnector>),
     Gone(Reason),
 }
 
@@ -21,7 +21,7 @@ impl Member {
     /// The device at this moment, or why it is no longer admitted.
     pub(crate) fn device(&self) -> Result<DeviceOnConnector, Reason> {
         match &*self.0.borrow() {
-            State::Admitted(device) => Ok(device.clone()),
+            State::Admitted(device) => Ok((**device).clone()),
             State::Gone(reason) => Err(*reason),
         }
     }
@@ -56,8 +56,10 @@ pub(crate) struct Members(HashMap<DeviceId, watch::Sender<State>>);
 impl Members {
     pub(super) fn follow(&mut self, device: DeviceOnConnector) -> Member {
         let device_id = device.subject.device_id;
-        let sender =
-            self.0.entry(device_id).or_insert_with(|| watch::channel(State::Admitted(device)).0);
+        let sender = self
+            .0
+            .entry(device_id)
+            .or_insert_with(|| watch::channel(State::Admitted(Box::new(device))).0);
         Member(sender.subscribe())
     }
 
@@ -67,7 +69,7 @@ impl Members {
             if sender.receiver_count() == 0 {
                 self.0.remove(&device_id);
             } else {
-                sender.send_replace(State::Admitted(device.clone()));
+                sender.send_replace(State::Admitted(Box::new(device.clone())));
             }
         }
     }

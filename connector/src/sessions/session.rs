@@ -8,7 +8,8 @@ use std::{
 
 use adit_policy::Subject;
 use adit_proto::{
-    ClientMessage, ConnectorMessage, FlowTuple, Pin, Reason, SessionId, Verdict, WireguardPublicKey,
+    ClientMessage, ConnectorMessage, FlowTuple, Pin, PresharedKey, Reason, SessionId, Verdict,
+    WireguardPublicKey,
 };
 use adit_tunnel::{
     Http2Listener, Incoming, IncomingSession, SessionError, SessionReceiver, SessionSender,
@@ -64,19 +65,23 @@ pub(super) async fn accept(
             debug!(peer = %incoming.remote, "Turned a session away, too many wait to be admitted");
             continue;
         };
-        let mut random = [0; 16];
-        if let Err(error) = getrandom::fill(&mut random) {
+        let (mut random, mut preshared_key) = ([0; 16], [0; 32]);
+        let drawn = getrandom::fill(&mut random);
+        if let Err(error) = drawn.and_then(|()| getrandom::fill(&mut preshared_key)) {
             warn!(%error, "Turned a session away, no randomness");
             continue;
         }
+        let preshared_key = PresharedKey::from_bytes(preshared_key);
         let session_id = SessionId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid());
         let span = info_span!("session", %session_id, peer = %incoming.remote);
-        tokio::spawn(Session::run(session_id, incoming, context.clone(), place).instrument(span));
+        let session = Session::run(session_id, preshared_key, incoming, context.clone(), place);
+        tokio::spawn(session.instrument(span));
     }
 }
 
 struct Session {
     session_id: SessionId,
+    preshared_key: PresharedKey,
     remote: SocketAddr,
     peer_pin: Pin,
     context: Context,
@@ -97,6 +102,7 @@ enum Next {
 impl Session {
     async fn run(
         session_id: SessionId,
+        preshared_key: PresharedKey,
         incoming: IncomingSession,
         context: Context,
         place: OwnedSemaphorePermit,
@@ -110,6 +116,7 @@ impl Session {
         let requests = context.requests.clone();
         let session = Self {
             session_id,
+            preshared_key,
             remote,
             peer_pin,
             context,
@@ -216,6 +223,7 @@ impl Session {
         let request = Request::Present {
             session_id: self.session_id,
             credential: Box::new(credential),
+            preshared_key: self.preshared_key.clone(),
             outbox: self.outbox.take(),
             answer,
         };
@@ -235,6 +243,7 @@ impl Session {
                     session_id: self.session_id,
                     wireguard_public_key: self.context.wireguard_public_key,
                     expires_at,
+                    preshared_key: Some(self.preshared_key.clone()),
                 };
                 self.sender.send(&admitted).await?;
                 Ok(Next::GoOn)

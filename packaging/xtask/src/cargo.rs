@@ -64,7 +64,53 @@ pub(crate) fn test(filter: Option<&str>, length: Length) -> anyhow::Result<ExitC
         command.args(["--", filter]);
     }
 
-    run(&mut command)
+    let code = run(&mut command)?;
+    if filter.is_some() || code != ExitCode::SUCCESS {
+        return Ok(code);
+    }
+    // What holds for the carrier that is chosen by itself holds for the others.
+    for carrier in OTHER_CARRIERS {
+        println!("\nThe same by {carrier}");
+        let code = run(&mut test_by(carrier, length))?;
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Carriers other than the one that is chosen where nothing is in its way.
+const OTHER_CARRIERS: &[&str] = &["quic", "http2"];
+
+/// End-to-end tests that say nothing of the way between client and connector.
+const BY_NO_CARRIER: &[&str] = &[
+    "agreement::",
+    "api_conformance::",
+    "bad_input::",
+    "carriers::",
+    "durability::",
+    "harness::",
+    "masque::",
+    "peers::",
+    "a_flood_of_handshakes_leaves",
+];
+
+/// The end-to-end tests with clients that use one carrier alone.
+fn test_by(carrier: &str, length: Length) -> Command {
+    let mut command = cargo();
+    if length == Length::Nightly {
+        command.env("ADIT_NIGHTLY", "1");
+    }
+    command.env("ADIT_TEST_CARRIER", carrier);
+    if env::var_os("RUST_TEST_THREADS").is_none() {
+        command.env("RUST_TEST_THREADS", test_threads().to_string());
+    }
+    command.args(["test", "--workspace", "--test", "e2e", "--"]);
+    for other in BY_NO_CARRIER {
+        command.args(["--skip", other]);
+    }
+
+    command
 }
 
 /// Runs the demo, which was built before.

@@ -270,9 +270,12 @@ fn garbage_and_replayed_datagrams_do_not_disturb_a_session() {
         let name = "adit_connector_packets_dropped_total";
         scene.connector.metric(&format!("{name}{{stage=\"wireguard\",reason=\"{reason}\"}}"))
     };
-    wait_until("the drops are counted", 5 * SECOND, || {
-        (dropped("counter-replayed") > 1_000).then_some(())
-    });
+    // QUIC drops what is replayed without counting it here.
+    if client.carrier().as_deref() == Some("wireguard") {
+        wait_until("the drops are counted", 5 * SECOND, || {
+            (dropped("counter-replayed") > 1_000).then_some(())
+        });
+    }
     assert!(scene.connector.process().is_running());
     let status = client.status();
     assert_eq!(status["sessions"][0]["state"], "established", "{status:#}");

@@ -17,11 +17,10 @@ use adit_tunnel::{
     refuse,
 };
 use anyhow::Context as _;
-use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{
-    Command, DataPlaneEvent,
+    Command, DataPlaneEvent, UpsertedPeer,
     silence::{Finding, Silence, Traffic},
 };
 use crate::{carrier::Carrier, daemon::event::Event};
@@ -233,9 +232,7 @@ impl Worker {
                 Err(std_mpsc::TryRecvError::Disconnected) => return false,
             };
             match command {
-                Command::Upsert { public_key, endpoint, prefixes } => {
-                    self.upsert(public_key, endpoint, prefixes, now);
-                }
+                Command::Upsert(peer) => self.upsert(peer, now),
                 Command::Initiate { public_key } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key) {
                         self.tunnel.initiate_handshake(peer, now);
@@ -298,13 +295,8 @@ impl Worker {
         }
     }
 
-    fn upsert(
-        &mut self,
-        public_key: WireguardPublicKey,
-        endpoint: Option<SocketAddr>,
-        mut prefixes: Vec<IpNet>,
-        now: Instant,
-    ) {
+    fn upsert(&mut self, peer: UpsertedPeer, now: Instant) {
+        let UpsertedPeer { public_key, endpoint, preshared_key, mut prefixes } = peer;
         loop {
             let config = PeerConfig {
                 public_key,
@@ -313,7 +305,10 @@ impl Worker {
                 keepalive: endpoint.map(|_reached_by_wireguard| KEEPALIVE),
             };
             match self.tunnel.upsert(config, now) {
-                Ok(_peer) => {
+                Ok(peer) => {
+                    if let Some(preshared_key) = &preshared_key {
+                        self.tunnel.set_preshared_key(peer, preshared_key);
+                    }
                     self.endpoints.retain(|(key, _)| *key != public_key);
                     self.endpoints.extend(endpoint.map(|endpoint| (public_key, endpoint)));
                     return;

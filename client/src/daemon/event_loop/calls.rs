@@ -4,11 +4,12 @@ use std::{net::IpAddr, time::Duration};
 
 use adit_policy::{Destination, ResourceMap};
 use adit_proto::{ClientMessage, FlowTuple, Reason, ResourceId, api::DeviceState};
+use adit_tunnel::PeerStatus;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{Enrolling, EventLoop};
 use crate::{
-    carrier::CarrierChoice,
+    carrier::{Carrier, CarrierChoice},
     daemon::{
         clock::Now,
         enrollment::{Enrollment, enroll, host_name, parse_key},
@@ -189,6 +190,9 @@ impl EventLoop {
                     if let Some(peer) = peers.iter().find(|peer| Some(peer.public_key) == key) {
                         session.bytes_received = peer.received_bytes;
                         session.bytes_sent = peer.sent_bytes;
+                        if session.carrier == Some(Carrier::Wireguard) {
+                            session.key_exchange = Some(wireguard_keys(peer).to_owned());
+                        }
                         session.last_handshake = peer.last_handshake.map(|at| now.time_of(at));
                     }
                 }
@@ -296,6 +300,16 @@ impl EventLoop {
 fn answer(reply: oneshot::Sender<Response>, response: Result<Response, Failure>) {
     // Who asked may be gone.
     let _ = reply.send(response.unwrap_or_else(Response::Failure));
+}
+
+/// How the keys of a peer's sessions are agreed on.
+const fn wireguard_keys(peer: &PeerStatus) -> &'static str {
+    if peer.has_preshared_key {
+        // The key comes by the session channel, whose own are exchanged by the hybrid alone.
+        "X25519 and a preshared key by X25519MLKEM768"
+    } else {
+        "X25519"
+    }
 }
 
 fn done(message: &str) -> Response {

@@ -149,10 +149,10 @@ impl EventLoop {
                 self.sessions.remove(&attempt);
                 self.questions.handle_session_ended(attempt);
             }
-            SiteCommand::UpsertPeer { public_key, endpoint, prefixes } => {
+            SiteCommand::UpsertPeer { public_key, endpoint, preshared_key, prefixes } => {
                 tracing::debug!(peer = %public_key, ?endpoint, "Giving packets to a connector");
                 if let Some(tunnel) = &self.tunnel {
-                    tunnel.data_plane.upsert(public_key, endpoint, prefixes);
+                    tunnel.data_plane.upsert(public_key, endpoint, preshared_key, prefixes);
                 }
             }
             SiteCommand::OpenCarrier { connector, endpoint, carrier } => {

@@ -4,6 +4,7 @@ use adit_proto::{ResourceId, WireguardPublicKey};
 
 use super::EventLoop;
 use crate::{
+    carrier::Carrier,
     daemon::{
         clock::Now,
         obstacle,
@@ -161,6 +162,7 @@ fn session_view(view: SiteView<'_>) -> SessionOnStatus {
         connector_name,
         endpoint: view.endpoint,
         carrier: view.carrier,
+        key_exchange: view.carrier.and_then(Carrier::key_exchange).map(str::to_owned),
         since: view.since,
         last_handshake: None,
         bytes_received: 0,

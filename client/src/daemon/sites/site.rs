@@ -6,11 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::{ConnectorId, ConnectorOnClient, SiteId, Timestamp, WireguardPublicKey};
+use adit_proto::{
+    ConnectorId, ConnectorOnClient, PresharedKey, SiteId, Timestamp, WireguardPublicKey,
+};
 use ipnet::IpNet;
 
 use super::{
-    AttemptId, Outbox, SessionEnd, SiteCommand, SiteView,
+    Admittance, AttemptId, Outbox, SessionEnd, SiteCommand, SiteView,
     carriers::{CarrierStep, Carriers},
     seek::{Round, Seek},
 };
@@ -53,6 +55,7 @@ struct Session {
     attempt: AttemptId,
     connector: ConnectorOnClient,
     endpoint: SocketAddr,
+    preshared_key: Option<PresharedKey>,
     since: Timestamp,
     admitted: Instant,
     /// Whether the session channel is open. The peer outlives it, so that packets pass while the
@@ -147,11 +150,11 @@ impl Site {
     pub(super) fn handle_admitted(
         &mut self,
         attempt: AttemptId,
-        endpoint: SocketAddr,
-        choice: CarrierChoice,
+        admittance: Admittance,
         outbox: &mut Outbox,
         now: Now,
     ) {
+        let Admittance { endpoint, preshared_key, choice } = admittance;
         // A session that is admitted again has shown a fresh credential; nothing else changes.
         if !self.seek.as_ref().is_some_and(|seek| seek.owns(attempt)) {
             return;
@@ -182,6 +185,7 @@ impl Site {
             attempt,
             connector,
             endpoint,
+            preshared_key,
             since: now.time,
             admitted: now.instant,
             has_channel: true,
@@ -433,6 +437,7 @@ impl Session {
         SiteCommand::UpsertPeer {
             public_key: self.connector.wireguard_public_key,
             endpoint: by_wireguard.then_some(self.endpoint),
+            preshared_key: self.preshared_key.clone(),
             prefixes: prefixes.iter().copied().collect(),
         }
     }

@@ -98,7 +98,7 @@ impl Fixture {
     }
 
     fn admit(&mut self, attempt: AttemptId) {
-        self.sites.handle_admitted(attempt, "192.0.2.1:443".parse().unwrap(), self.now);
+        self.sites.handle_admitted(attempt, "192.0.2.1:443".parse().unwrap(), None, self.now);
     }
 
     fn end(&mut self, attempt: AttemptId) {
@@ -153,6 +153,7 @@ fn the_first_that_admits_us_carries_and_the_others_are_stopped() {
             SiteCommand::UpsertPeer {
                 public_key: connector(2).wireguard_public_key,
                 endpoint: Some("192.0.2.1:443".parse().unwrap()),
+                preshared_key: None,
                 prefixes: vec!["10.9.0.0/24".parse().unwrap()],
             },
             SiteCommand::OpenCarrier {
@@ -475,7 +476,7 @@ proptest! {
                 Step::Admit(choice) => {
                     let count = world.attempts.len().max(1);
                     if let Some(attempt) = world.attempts.get(choice % count) {
-                        sites.handle_admitted(*attempt, endpoint, now);
+                        sites.handle_admitted(*attempt, endpoint, None, now);
                     }
                 }
                 Step::Unreachable(choice) => {

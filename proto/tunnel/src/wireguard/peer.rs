@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::WireguardPublicKey;
+use adit_proto::{PresharedKey, WireguardPublicKey};
 use boringtun::noise::{Tunn, TunnResult, errors::WireGuardError};
 use ipnet::IpNet;
 
@@ -40,6 +40,8 @@ pub struct PeerStatus {
     pub last_handshake: Option<Instant>,
     /// Whether packets can go to it at once.
     pub established: bool,
+    /// Whether a preshared key is part of its handshakes.
+    pub has_preshared_key: bool,
     /// Inner packets from it.
     pub received_packets: u64,
     /// Inner bytes from it.
@@ -69,6 +71,7 @@ pub(super) struct Peer {
     public_key: WireguardPublicKey,
     allowed_ips: Vec<IpNet>,
     tunn: Tunn,
+    preshared_key: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
     /// The endpoint as last configured: only another one overrides what the peer proved.
     configured_endpoint: Option<SocketAddr>,
@@ -111,6 +114,7 @@ impl Peer {
             public_key,
             allowed_ips: Vec::new(),
             tunn,
+            preshared_key: None,
             endpoint: None,
             configured_endpoint: None,
             keepalive: None,
@@ -139,6 +143,22 @@ impl Peer {
 
     pub(super) const fn public_key(&self) -> WireguardPublicKey {
         self.public_key
+    }
+
+    pub(super) const fn preshared_key(&self) -> Option<&PresharedKey> {
+        self.preshared_key.as_ref()
+    }
+
+    /// Forgets the sessions, which were made without this key.
+    pub(super) fn begin_anew(&mut self, tunn: Tunn, preshared_key: PresharedKey) {
+        self.tunn = tunn;
+        self.preshared_key = Some(preshared_key);
+        self.established = false;
+        self.sessions = [None; 2];
+        self.last_handshake = None;
+        self.trying_since = None;
+        self.answered = None;
+        self.cookie_used = None;
     }
 
     pub(super) fn allowed_ips(&self) -> &[IpNet] {
@@ -191,6 +211,7 @@ impl Peer {
             endpoint: self.endpoint,
             last_handshake: self.last_handshake,
             established: self.established,
+            has_preshared_key: self.preshared_key.is_some(),
             received_packets: self.received_packets,
             received_bytes: self.received_bytes,
             sent_packets: self.sent_packets,

@@ -47,6 +47,28 @@ fn both_ends_tell_that_they_are_connected() {
 }
 
 #[test]
+fn ends_with_different_preshared_keys_are_strangers() {
+    let mut pair = Pair::connected();
+    let [key, other] = [7, 8].map(|byte| adit_proto::PresharedKey::from_bytes([byte; 32]));
+    pair.connector.set_preshared_key(pair.client_on_connector, &key);
+    pair.client.set_preshared_key(pair.connector_on_client, &other);
+    let packet = sample::udp(CLIENT_INNER, SERVICE, (1, 53), b"query");
+    assert_eq!(pair.seal_on_client(&packet), None, "the old session is of no use any more");
+    let initiation = pair.client.poll_transmit().unwrap();
+    pair.connector_receives(at(CLIENT), &initiation.bytes);
+    let response = pair.connector.poll_transmit().unwrap();
+    assert!(matches!(pair.client_receives(&response.bytes), Outcome::Dropped(_)));
+
+    pair.client.set_preshared_key(pair.connector_on_client, &key);
+    pair.now += Duration::from_secs(1);
+    pair.client.initiate_handshake(pair.connector_on_client, pair.now);
+    assert_eq!(pair.exchange(), [packet.clone()]);
+    // The same key again changes nothing.
+    pair.client.set_preshared_key(pair.connector_on_client, &key);
+    assert!(pair.seal_on_client(&packet).is_some());
+}
+
+#[test]
 fn packets_wait_for_the_handshake_in_order() {
     let mut pair = Pair::new();
     let packets: Vec<Vec<u8>> =

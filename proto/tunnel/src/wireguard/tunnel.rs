@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::WireguardPublicKey;
+use adit_proto::{PresharedKey, WireguardPublicKey};
 use boringtun::noise::{Tunn, rate_limiter::RateLimiter};
 use ipnet::IpNet;
 use x25519_dalek::PublicKey;
@@ -253,6 +253,20 @@ impl Tunnel {
         Ok(peer.id())
     }
 
+    /// Mixes a key that both ends have into the handshakes with a peer. Another one than before ends
+    /// its sessions, and the next handshake begins anew.
+    pub fn set_preshared_key(&mut self, peer: PeerId, key: &PresharedKey) {
+        let Some(known) = living(&mut self.peers, peer) else { return };
+        if known.preshared_key() == Some(key) {
+            return;
+        }
+        let public_key = known.public_key();
+        let tunn = self.tunn(public_key, peer.index, Some(key));
+        if let Some(peer) = living(&mut self.peers, peer) {
+            peer.begin_anew(tunn, key.clone());
+        }
+    }
+
     /// Removes a peer: its addresses are free and it gets no new session.
     ///
     /// What is under way on its sessions is heard out for five seconds, as far as it carries no
@@ -474,6 +488,17 @@ impl Tunnel {
         }
     }
 
+    fn tunn(&self, public_key: WireguardPublicKey, index: u32, key: Option<&PresharedKey>) -> Tunn {
+        Tunn::new(
+            self.secret.as_x25519().clone(),
+            PublicKey::from(*public_key.as_bytes()),
+            key.map(|key| *key.as_bytes()),
+            None,
+            index,
+            Some(Arc::clone(&self.no_limiter)),
+        )
+    }
+
     fn add(&mut self, public_key: WireguardPublicKey, now: Instant) -> Result<u32, UpsertError> {
         if self.peers.len() >= self.lane.share_of(Self::MAX_PEERS) {
             return Err(UpsertError::TooManyPeers);
@@ -487,14 +512,7 @@ impl Tunnel {
         };
         let id = PeerId { serial: self.next_serial, index };
         self.next_serial += 1;
-        let tunn = Tunn::new(
-            self.secret.as_x25519().clone(),
-            PublicKey::from(*public_key.as_bytes()),
-            None,
-            None,
-            index,
-            Some(Arc::clone(&self.no_limiter)),
-        );
+        let tunn = self.tunn(public_key, index, None);
         self.peers
             .insert(index, Box::new(Peer::new(id, public_key, tunn, self.longest_packet, now)));
         self.indexes_by_key.insert(public_key, index);
