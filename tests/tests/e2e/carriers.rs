@@ -153,7 +153,7 @@ fn check_transfers(scene: &Scene, server: std::net::SocketAddr, bytes: u64) {
             scope.spawn(|| laptop.download(server, bytes)),
             scope.spawn(|| laptop.upload(server, bytes)),
         ];
-        transfers.map(|transfer| transfer.join().unwrap())
+        transfers.map(|transfer| transfer.join().expect("a transfer does not panic"))
     });
     for transfer in transfers {
         assert_eq!(transfer.bytes, bytes, "{transfer:?}");

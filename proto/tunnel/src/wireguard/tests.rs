@@ -62,7 +62,7 @@ fn ends_with_different_preshared_keys_are_strangers() {
     pair.client.set_preshared_key(pair.connector_on_client, &key);
     pair.now += Duration::from_secs(1);
     pair.client.initiate_handshake(pair.connector_on_client, pair.now);
-    assert_eq!(pair.exchange(), [packet.clone()]);
+    assert_eq!(pair.exchange().len(), 1);
     // The same key again changes nothing.
     pair.client.set_preshared_key(pair.connector_on_client, &key);
     assert!(pair.seal_on_client(&packet).is_some());
