@@ -70,7 +70,7 @@ pub(crate) fn test(filter: Option<&str>, length: Length) -> anyhow::Result<ExitC
     }
     // What holds for the carrier that is chosen by itself holds for the others.
     for carrier in OTHER_CARRIERS {
-        println!("\nThe same by {carrier}");
+        eprintln!("\nThe same by {carrier}");
         let code = run(&mut test_by(carrier, length))?;
         if code != ExitCode::SUCCESS {
             return Ok(code);
