@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! control ─ bundle ─▶ freshness ─ standing ─▶ sessions ─ commands ─▶ data plane (a thread)
-//!    ▲                                          ▲  │                  │  UDP ◀▶ WireGuard
-//!    └ stream, fetch                 clients ───┘  └ denied ◀─────────┤  forwarder: flows
-//!                                                      events ◀───────┘  TUN ◀▶ kernel ◀▶ services
+//!    ▲                                          ▲  │                  │  UDP ◀▶ WireGuard, QUIC
+//!    └ stream, fetch        clients by HTTP/2 ──┤  └ denied ◀─────────┤  forwarder: flows
+//!                                               ▼      events ◀───────┤  TUN ◀▶ kernel ◀▶ services
+//!                                           requests ◀── by HTTP/3 ───┘
+//!                                               └ dialled flows ◀▶ services
 //! ```
 //!
 //! Invariants:

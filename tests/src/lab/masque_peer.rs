@@ -94,7 +94,10 @@ impl MasquePeer {
             // Nothing is written beside the script.
             .arg("-B")
             .arg(script)
-            .args(["--connector", &self.connector, "--pin", &self.pin, "--certificate"])
+            .args(["--connector", &self.connector])
+            // A pin may begin with a dash.
+            .arg(format!("--pin={}", self.pin))
+            .arg("--certificate")
             .arg(self.directory.join("certificate.pem"))
             .arg("--key")
             .arg(self.directory.join("device-key.pem"))

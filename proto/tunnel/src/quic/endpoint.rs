@@ -271,6 +271,8 @@ impl QuicEndpoint {
     /// request has ended.
     pub fn attach(&mut self, stream: QuicStreamId, peer: PeerId, now: Instant) -> bool {
         self.detach(peer);
+        // Whoever was to leave has come back.
+        self.leaving.retain(|(_until, leaving)| *leaving != peer);
         let place = stream.connection.place;
         let Some(connection) = self.connection(stream.connection) else { return false };
         let before = connection.tunnel().map(|tunnel| tunnel.peer);
