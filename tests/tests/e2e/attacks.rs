@@ -265,13 +265,16 @@ fn garbage_and_replayed_datagrams_do_not_disturb_a_session() {
     }
     replays.signal(nix::sys::signal::Signal::SIGTERM);
     let replayed = replays.wait_for_event("replayed", 5 * SECOND);
-    assert!(replayed["packets"].as_u64() > Some(5_000), "{replayed}");
+    // By HTTP/2 only attempts of the other carriers are there to be replayed.
+    let carrier = client.carrier();
+    let expected = if carrier.as_deref() == Some("http2") { 100 } else { 5_000 };
+    assert!(replayed["packets"].as_u64() > Some(expected), "{replayed}");
     let dropped = |reason: &str| {
         let name = "adit_connector_packets_dropped_total";
         scene.connector.metric(&format!("{name}{{stage=\"wireguard\",reason=\"{reason}\"}}"))
     };
     // QUIC drops what is replayed without counting it here.
-    if client.carrier().as_deref() == Some("wireguard") {
+    if carrier.as_deref() == Some("wireguard") {
         wait_until("the drops are counted", 5 * SECOND, || {
             (dropped("counter-replayed") > 1_000).then_some(())
         });
@@ -279,8 +282,10 @@ fn garbage_and_replayed_datagrams_do_not_disturb_a_session() {
     assert!(scene.connector.process().is_running());
     let status = client.status();
     assert_eq!(status["sessions"][0]["state"], "established", "{status:#}");
-    // Nobody took the session over by replaying from elsewhere.
-    assert_eq!(scene.connector.metric("adit_connector_peers"), 1);
+    // Nobody took the session over by replaying from elsewhere. It is counted once a second.
+    wait_until("the device is counted", 5 * SECOND, || {
+        (scene.connector.metric("adit_connector_peers") == 1).then_some(())
+    });
 }
 
 #[test]
