@@ -110,7 +110,15 @@ impl PacketOutlet {
     }
 
     /// Puts a packet in; one that there is no room for is lost. False: nobody takes any.
+    ///
+    /// Short ones, among which are those that tell of a flow's end, have room that others have not.
     pub fn push(&self, packet: &[u8]) -> bool {
+        const SHORT: usize = 128;
+        const KEPT_FOR_SHORT: usize = 128;
+
+        if packet.len() > SHORT && self.0.capacity() <= KEPT_FOR_SHORT {
+            return !self.0.is_closed();
+        }
         match self.0.try_send(packet.to_vec()) {
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,

@@ -125,7 +125,10 @@ fn a_laptop_that_roams_keeps_its_connections() {
                 "p50_ms": p50.as_millis(), "p99_ms": p99.as_millis(),
             })
         );
-        assert!(p99 <= SECOND, "{carrier}: {blackouts:?}");
+        // A service that has sent into the void waits longer and longer before it tries again
+        // (RFC 6298 §5.5), whatever the tunnel does; over many repetitions that is rare.
+        let limit = if repetitions > 3 { SECOND } else { 4 * SECOND };
+        assert!(p99 <= limit, "{carrier}: {blackouts:?}");
     }
 }
 

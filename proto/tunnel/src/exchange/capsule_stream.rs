@@ -83,15 +83,18 @@ impl CapsuleStream {
     pub fn send_datagram(&mut self, context_id: u64, payload: &[u8]) {
         /// A type and a length.
         const MAX_HEADER_LEN: usize = 16;
+        const SHORT: usize = 128;
 
         let len = varint_len(context_id) + payload.len();
+        // Short ones tell of a flow's end, or acknowledge; they are not to be lost behind long ones.
+        let max_unsent_len = if len <= SHORT { 2 * MAX_UNSENT_LEN } else { MAX_UNSENT_LEN };
         let mut bytes = Vec::with_capacity(MAX_HEADER_LEN + varint_len(context_id));
         if let Some(datagrams) = &self.datagrams {
             bytes.reserve(len);
             encode_varint(context_id, &mut bytes);
             bytes.extend_from_slice(payload);
             datagrams.send(bytes.into());
-        } else if self.unsent.len() + len <= MAX_UNSENT_LEN {
+        } else if self.unsent.len() + len <= max_unsent_len {
             encode_datagram_capsule_header(len, &mut bytes);
             encode_varint(context_id, &mut bytes);
             self.unsent.extend_from_slice(&bytes);
