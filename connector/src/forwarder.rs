@@ -208,6 +208,7 @@ impl Forwarder {
 
     /// Adds a device, or changes who it is; its flows are decided anew if that changed anything.
     pub fn upsert_device(&mut self, peer: PeerId, subject: Subject, now: Now) {
+        self.reminders.handle_readmitted(subject.device_id, peer);
         let Some(place) = self.devices.place_of(peer) else {
             self.generation += 1;
             self.devices.insert(peer, subject, self.generation, now.monotonic);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::FlowTuple;
+use adit_proto::{DeviceId, FlowTuple};
 use adit_tunnel::PeerId;
 
 use super::Reset;
@@ -20,6 +20,7 @@ struct Reminder {
     due: Instant,
     times_left: u8,
     tuple: FlowTuple,
+    device_id: DeviceId,
     peer: PeerId,
     reset: Reset,
 }
@@ -31,10 +32,23 @@ impl Reminders {
     /// More flows than that are told once, some 100 bytes each.
     const MAX: usize = 4096;
 
-    pub(super) fn insert(&mut self, tuple: FlowTuple, peer: PeerId, reset: Reset, now: Instant) {
+    pub(super) fn insert(
+        &mut self,
+        tuple: FlowTuple,
+        (device_id, peer): (DeviceId, PeerId),
+        reset: Reset,
+        now: Instant,
+    ) {
         if self.0.len() < Self::MAX {
-            let due = now + Self::INTERVAL;
-            self.0.push_back(Reminder { due, times_left: Self::TIMES, tuple, peer, reset });
+            let (due, times_left) = (now + Self::INTERVAL, Self::TIMES);
+            self.0.push_back(Reminder { due, times_left, tuple, device_id, peer, reset });
+        }
+    }
+
+    /// A device is another peer than before, and still has to be told.
+    pub(super) fn handle_readmitted(&mut self, device_id: DeviceId, peer: PeerId) {
+        for reminder in self.0.iter_mut().filter(|reminder| reminder.device_id == device_id) {
+            reminder.peer = peer;
         }
     }
 

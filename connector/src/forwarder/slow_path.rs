@@ -190,9 +190,12 @@ impl Forwarder {
         }));
         if let Some(reset) = Reset::to_initiator(&flow)
             && let Some(seat) = self.devices.seat(flow.device)
+            && let Some(device) = self.devices.device(flow.device)
         {
-            self.reminders.insert(flow.tuple(), seat.peer, reset.clone(), now.monotonic);
-            self.notices.push_back(Notice::ToDevice(seat.peer, reset));
+            let (peer, device_id) = (seat.peer, device.subject().device_id);
+            let told = (device_id, peer);
+            self.reminders.insert(flow.tuple(), told, reset.clone(), now.monotonic);
+            self.notices.push_back(Notice::ToDevice(peer, reset));
         }
         if let Some(reset) = Reset::to_service(&flow) {
             self.notices.push_back(Notice::ToService(reset));

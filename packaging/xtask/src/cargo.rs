@@ -93,9 +93,6 @@ const BY_NO_CARRIER: &[&str] = &[
     "masque::",
     "peers::",
     "a_flood_of_handshakes_leaves",
-    // A device that is admitted anew at once closes its carrier before the reset of the flow that was
-    // cut has come: one time in five by HTTP/2, until old and new carriers overlap.
-    "policies_select_by_groups_and_tags",
 ];
 
 /// The end-to-end tests with clients that use one carrier alone.
