@@ -550,6 +550,7 @@ impl QuicEndpoint {
             send(connection, udp, buffer, counters, now);
             // What was sent may have changed what is to be said to the endpoint.
             while let Some(event) = connection.quic().poll_endpoint_events() {
+                has_drained |= event.is_drained();
                 if let Some(event) = quic.handle_event(ConnectionHandle(place), event) {
                     connection.handle_event(event);
                 }
