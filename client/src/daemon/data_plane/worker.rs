@@ -370,7 +370,7 @@ impl Worker {
             self.drops.malformed += 1;
             return Ok(());
         };
-        if !self.tunnel.owns(peer, source) {
+        if !self.tunnel.may_send_from(peer, source) {
             self.drops.spoofed += 1;
             return Ok(());
         }
