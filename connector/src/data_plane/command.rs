@@ -74,6 +74,11 @@ pub(crate) enum Command {
         outlet: PacketOutlet,
         done: oneshot::Sender<bool>,
     },
+    /// How many TCP connections of a device are open.
+    CountConnections {
+        device_id: DeviceId,
+        count: oneshot::Sender<usize>,
+    },
     /// A connection is of one who is admitted.
     Admit {
         connection: QuicConnectionId,
@@ -199,6 +204,17 @@ impl DataPlane {
     ) -> Result<(), Stopped> {
         let lane = self.lanes.get(lane).ok_or(Stopped)?;
         lane.command(Command::Admit { connection }).await
+    }
+
+    /// How many TCP connections of a device are open.
+    pub(crate) async fn count_connections(&self, device_id: DeviceId) -> Result<usize, Stopped> {
+        let mut all = 0;
+        for lane in &self.lanes {
+            let (count, answer) = oneshot::channel();
+            lane.command(Command::CountConnections { device_id, count }).await?;
+            all += answer.await.map_err(|_error| Stopped)?;
+        }
+        Ok(all)
     }
 
     /// The connector's own addresses have changed.
