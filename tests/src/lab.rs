@@ -125,10 +125,8 @@ impl Lab {
         );
         host.default_route("198.18.11.1");
         host.default_route("2001:db8:11::1");
-        self.world.link(
-            (&host, "10.9.1.1/24 fd00:9:1::1/64"),
-            (&self.svc, "10.9.1.2/24 fd00:9:1::2/64"),
-        );
+        self.world
+            .link((&host, "10.9.1.1/24 fd00:9:1::1/64"), (&self.svc, "10.9.1.2/24 fd00:9:1::2/64"));
         host.check(["ip", "route", "add", "10.9.0.0/24", "via", "10.9.1.2"]);
         host.check(["ip", "route", "add", "fd00:9::/64", "via", "fd00:9:1::2"]);
 
