@@ -317,8 +317,17 @@ impl Connection {
     }
 
     pub(super) fn send_packet(&mut self, packet: &[u8]) {
-        let Self { quic, tunnel: Some(tunnel), losses, .. } = self else { return };
-        tunnel.send_packet(quic, packet, losses);
+        let Self { quic, tunnel: Some(tunnel), requests, losses, .. } = self else { return };
+        if let Some(request) = requests.get_mut(&tunnel.stream) {
+            tunnel.send_packet(quic, request, packet, losses);
+        }
+    }
+
+    /// The peer is at another address than before.
+    pub(super) fn handle_roamed(&mut self, now: Instant) {
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.handle_roamed(now);
+        }
     }
 
     /// The next packet of the peer, copied to the start of `slot`, and its length.

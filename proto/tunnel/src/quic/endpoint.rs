@@ -346,7 +346,7 @@ impl QuicEndpoint {
         }
     }
 
-    /// Sends one packet, which is short, to a peer.
+    /// Sends one packet to a peer.
     pub fn send_packet(&mut self, peer: PeerId, packet: &[u8]) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
         if let Some(connection) = self.connection(id) {
@@ -537,6 +537,9 @@ impl QuicEndpoint {
         let peer = connection.tunnel().map(|tunnel| tunnel.peer);
         let remote = Endpoint::from(connection.quic().remote_address()).remote();
         let remote_before = std::mem::replace(&mut connection.remote, remote);
+        if remote != remote_before {
+            connection.handle_roamed(now);
+        }
         connection.turn(requested, scratch, now);
 
         let mut has_drained = false;

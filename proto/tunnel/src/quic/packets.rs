@@ -21,6 +21,9 @@ pub(super) const MAX_QUEUE_LEN: usize = 4 << 20;
 /// What may wait however small the window is: two super-packets.
 const MIN_QUEUE_LEN: usize = 128 << 10;
 
+/// For the longest datagram that a path takes: some ten round trips.
+const SEARCH_TIME: Duration = Duration::from_secs(2);
+
 /// A CONNECT-IP request whose packets are a peer's.
 #[derive(Debug)]
 pub(super) struct PacketTunnel {
@@ -45,14 +48,16 @@ pub(super) struct PacketLosses {
 
 impl PacketTunnel {
     pub(super) fn new(stream: StreamId, peer: PeerId, now: Instant) -> Self {
-        /// The search takes some ten round trips.
-        const SEARCH_TIME: Duration = Duration::from_secs(2);
-
         let mut prefix = Vec::new();
         encode_varint(quarter(stream), &mut prefix);
         encode_varint(CONTEXT_ID_PACKET, &mut prefix);
         let searches_until = now + SEARCH_TIME;
         Self { stream, peer, leaves_at: None, searches_until, prefix }
+    }
+
+    /// The peer is elsewhere, and so there is another path.
+    pub(super) fn handle_roamed(&mut self, now: Instant) {
+        self.searches_until = now + SEARCH_TIME;
     }
 
     /// None: the packets of a frame are taken. Else they are too long, and this is what their
@@ -103,11 +108,7 @@ impl PacketTunnel {
                 clamp_segment_size(packet, max_packet_len);
             }
             if packet.len() > max_packet_len {
-                let mut capsule = Vec::with_capacity(packet.len() + 16);
-                encode_datagram_capsule_header(packet.len() + 1, &mut capsule);
-                encode_varint(CONTEXT_ID_PACKET, &mut capsule);
-                capsule.extend_from_slice(packet);
-                losses.too_big += u64::from(!request.send_capsule(capsule.into()));
+                send_by_stream(request, packet, losses);
                 continue;
             }
             if room < packet.len() {
@@ -121,18 +122,32 @@ impl PacketTunnel {
         }
     }
 
-    /// Queues one packet of our own, which is short.
+    /// Queues one packet that nobody waits for, whatever waits already.
     pub(super) fn send_packet(
         &self,
         quic: &mut Connection,
+        request: &mut RequestStream,
         packet: &[u8],
         losses: &mut PacketLosses,
     ) {
+        if packet.len() > self.max_datagram_len(quic) {
+            send_by_stream(request, packet, losses);
+            return;
+        }
         let mut buffer = BytesMut::with_capacity(self.prefix.len() + packet.len());
         buffer.extend_from_slice(&self.prefix);
         buffer.extend_from_slice(packet);
         send(quic, buffer.freeze(), losses);
     }
+}
+
+/// Queues a packet that is too long for a datagram.
+fn send_by_stream(request: &mut RequestStream, packet: &[u8], losses: &mut PacketLosses) {
+    let mut capsule = Vec::with_capacity(packet.len() + 16);
+    encode_datagram_capsule_header(packet.len() + 1, &mut capsule);
+    encode_varint(CONTEXT_ID_PACKET, &mut capsule);
+    capsule.extend_from_slice(packet);
+    losses.too_big += u64::from(!request.send_capsule(capsule.into()));
 }
 
 /// How many bytes may still wait: no more than the congestion window, so that waiting adds no more
