@@ -313,6 +313,7 @@ impl Worker {
                         self.quic.detach(peer);
                         self.carriers.attach_pipe(peer, outlet);
                         self.forwarder.handle_source(peer, remote, now);
+                        self.send_again(peer, now);
                     }
                     let _ = done.send(peer.is_some());
                 }
@@ -389,12 +390,14 @@ impl Worker {
     /// Lets a request carry the packets of a device that is admitted.
     fn attach(&mut self, device_id: DeviceId, stream: QuicStreamId, now: Now) -> bool {
         let Some((peer, _addresses)) = self.peers.by_device.get(&device_id) else { return false };
-        let is_attached = self.quic.attach(stream, *peer, now.monotonic);
+        let peer = *peer;
+        let is_attached = self.quic.attach(stream, peer, now.monotonic);
         if is_attached {
-            self.carriers.set(*peer, Carrier::Quic);
-            if let Some(source) = self.quic.remote_of(*peer) {
-                self.forwarder.handle_source(*peer, source.ip(), now);
+            self.carriers.set(peer, Carrier::Quic);
+            if let Some(source) = self.quic.remote_of(peer) {
+                self.forwarder.handle_source(peer, source.ip(), now);
             }
+            self.send_again(peer, now);
         }
         is_attached
     }
@@ -482,9 +485,12 @@ impl Worker {
     fn carry_runs(&mut self, carrier: Carrier, now: Now) {
         while let Some((peer, run)) = self.inbound.poll_run() {
             let Self { forwarder, path, losses, carriers, .. } = self;
-            carriers.note(peer, carrier);
+            let has_moved = carriers.note(peer, carrier);
             if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
                 self.send_to(peer, &reply, now);
+            }
+            if has_moved {
+                self.send_again(peer, now);
             }
         }
     }
@@ -492,9 +498,12 @@ impl Worker {
     fn finish_run(&mut self, carrier: Carrier, now: Now) {
         if let Some((peer, run)) = self.inbound.finish() {
             let Self { forwarder, path, losses, carriers, .. } = self;
-            carriers.note(peer, carrier);
+            let has_moved = carriers.note(peer, carrier);
             if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
                 self.send_to(peer, &reply, now);
+            }
+            if has_moved {
+                self.send_again(peer, now);
             }
         }
     }
@@ -626,7 +635,8 @@ impl Worker {
         }
     }
 
-    /// Sends a device that has come back what its services wait for it to acknowledge.
+    /// Sends a device that has come back, or found another way, what its services wait for it to
+    /// acknowledge.
     fn send_again(&mut self, peer: PeerId, now: Now) {
         for packet in self.repeats.take(peer, now.monotonic) {
             self.send_to(peer, &packet, now);

@@ -83,6 +83,8 @@ pub(crate) enum DataPlaneEvent {
     Alive {
         /// Who.
         public_key: WireguardPublicKey,
+        /// By which.
+        carrier: Carrier,
     },
     /// Nothing passes by a carrier any more.
     Silent {

@@ -349,10 +349,12 @@ impl EventLoop {
             DataPlaneEvent::Suspected { public_key } => {
                 self.sites.handle_suspected(&public_key, now);
             }
-            DataPlaneEvent::Alive { public_key } => self.sites.handle_alive(&public_key),
+            DataPlaneEvent::Alive { public_key, carrier } => {
+                self.sites.handle_carrier_up(&public_key, carrier, now);
+            }
             DataPlaneEvent::Silent { public_key, carrier } => {
                 tracing::info!(peer = %public_key, %carrier, "Connector is silent");
-                self.carriers.remove(&(public_key, carrier));
+                // A connection is kept: it may be the network, and then it goes on at once.
                 let why = "the connector is silent";
                 self.sites.handle_carrier_down(&public_key, carrier, why, now);
             }

@@ -327,14 +327,8 @@ impl Sites {
         }
     }
 
-    /// A connector that was asked has answered.
-    pub(crate) fn handle_alive(&mut self, public_key: &WireguardPublicKey) {
-        for site in self.sites.values_mut() {
-            site.handle_alive(public_key);
-        }
-    }
-
-    /// Packets can pass to a connector by a carrier.
+    /// Packets can pass to a connector by a carrier: it has just come about, or was asked and has
+    /// answered.
     pub(crate) fn handle_carrier_up(
         &mut self,
         public_key: &WireguardPublicKey,

@@ -37,17 +37,18 @@ impl Carriers {
         self.current.insert(peer, carrier);
     }
 
-    /// A device has sent an authentic packet. One that a task has injected without a pipe says
-    /// nothing of the way back.
-    pub(super) fn note(&mut self, peer: PeerId, carrier: Carrier) {
+    /// A device has sent an authentic packet; says whether it has moved to this carrier. A packet that
+    /// a task has injected without a pipe says nothing of the way back.
+    pub(super) fn note(&mut self, peer: PeerId, carrier: Carrier) -> bool {
         if self.current.is_empty() {
-            return;
+            return false;
         }
         if let Some(current) = self.current.get_mut(&peer)
             && (carrier != Carrier::Pipe || self.pipes.contains_key(&peer))
         {
-            *current = carrier;
+            return std::mem::replace(current, carrier) != carrier;
         }
+        false
     }
 
     pub(super) fn attach_pipe(&mut self, peer: PeerId, outlet: PacketOutlet) {
@@ -115,9 +116,10 @@ mod tests {
         let (mut carriers, peer) = (Carriers::default(), peer());
         assert_eq!(carriers.of(peer), Carrier::Wireguard);
         carriers.set(peer, Carrier::Quic);
-        carriers.note(peer, Carrier::Wireguard);
+        assert!(carriers.note(peer, Carrier::Wireguard));
+        assert!(!carriers.note(peer, Carrier::Wireguard));
         assert_eq!(carriers.of(peer), Carrier::Wireguard);
-        carriers.note(peer, Carrier::Quic);
+        assert!(carriers.note(peer, Carrier::Quic));
         assert_eq!(carriers.of(peer), Carrier::Quic);
         carriers.forget(peer, Carrier::Quic);
         assert_eq!(carriers.of(peer), Carrier::Wireguard);

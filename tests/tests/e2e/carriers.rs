@@ -91,7 +91,7 @@ fn a_change_of_carrier_breaks_no_connection() {
 /// S13: the laptop loses its network for three seconds and has another address afterwards.
 #[test]
 fn a_laptop_that_roams_keeps_its_connections() {
-    let repetitions = if std::env::var_os("ADIT_NIGHTLY").is_some() { 100 } else { 3 };
+    let repetitions = if std::env::var_os("ADIT_NIGHTLY").is_some() { 200 } else { 3 };
     for carrier in ["wireguard", "quic"] {
         let scene = Scene::new(&format!("roam-{carrier}"));
         let lab = &scene.lab;
@@ -125,10 +125,9 @@ fn a_laptop_that_roams_keeps_its_connections() {
                 "p50_ms": p50.as_millis(), "p99_ms": p99.as_millis(),
             })
         );
-        // A service that has sent into the void waits longer and longer before it tries again
-        // (RFC 6298 §5.5), whatever the tunnel does; over many repetitions that is rare.
-        let limit = if repetitions > 3 { SECOND } else { 4 * SECOND };
-        assert!(p50 <= SECOND && p99 <= limit, "{carrier}: {blackouts:?}");
+        assert!(p99 <= SECOND, "{carrier}: {blackouts:?}");
+        // Of a few on a busy machine the median is no better known than the worst.
+        assert!(repetitions == 3 || p50 <= SECOND * 3 / 20, "{carrier}: {blackouts:?}");
     }
 }
 

@@ -200,9 +200,17 @@ impl Worker {
     fn look_for_silence(&mut self, now: Instant) {
         let peers: Vec<PeerId> = self.tunnel.peers().collect();
         self.silences.retain(|(peer, _carrier), _silence| peers.contains(peer));
-        for peer in peers {
+        for peer in &peers {
+            self.silences.entry((*peer, self.carrier_of(*peer))).or_default();
+        }
+        let looked_at: Vec<(PeerId, Carrier)> = self.silences.keys().copied().collect();
+        for (peer, carrier) in looked_at {
             let Some(status) = self.tunnel.status(peer) else { continue };
-            let carrier = self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard);
+            let is_waiting = self.silences.get(&(peer, carrier)).is_some_and(Silence::is_waiting);
+            if carrier != self.carrier_of(peer) && !is_waiting {
+                self.silences.remove(&(peer, carrier));
+                continue;
+            }
             let Some(traffic) = self.traffic_of(peer, carrier) else { continue };
             let public_key = status.public_key;
             let silence = self.silences.entry((peer, carrier)).or_default();
@@ -212,13 +220,18 @@ impl Worker {
                     self.ask(peer, carrier, now);
                     DataPlaneEvent::Suspected { public_key }
                 }
-                Finding::Answered => DataPlaneEvent::Alive { public_key },
+                Finding::Answered => DataPlaneEvent::Alive { public_key, carrier },
                 Finding::Silent => DataPlaneEvent::Silent { public_key, carrier },
             };
             self.unsent.push_back(event);
         }
         let is_waiting = self.silences.values().any(Silence::is_waiting);
         self.next_look = now + if is_waiting { ANSWER_INTERVAL } else { LOOK_INTERVAL };
+    }
+
+    /// What carries packets to a peer.
+    fn carrier_of(&self, peer: PeerId) -> Carrier {
+        self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard)
     }
 
     /// What is counted of a carrier, if it is there and does not find out itself.
@@ -274,6 +287,14 @@ impl Worker {
                         }
                     }
                     self.quic.handle_address_changed();
+                    let peers: Vec<PeerId> = self.tunnel.peers().collect();
+                    for peer in peers {
+                        if let Some(traffic) = self.traffic_of(peer, Carrier::Quic) {
+                            let silence = self.silences.entry((peer, Carrier::Quic)).or_default();
+                            silence.handle_asked(traffic, now);
+                            self.next_look = now + ANSWER_INTERVAL;
+                        }
+                    }
                 }
                 Command::Probe { public_key, carrier } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key)
@@ -537,7 +558,7 @@ impl Worker {
         {
             peer = kept.from;
         }
-        let carrier = self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard);
+        let carrier = self.carrier_of(peer);
         let refused_mtu = match carrier {
             Carrier::Wireguard => {
                 let max_packet_len = self.tunnel.max_packet_len(peer);

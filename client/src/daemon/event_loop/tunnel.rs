@@ -200,6 +200,7 @@ impl EventLoop {
                 }
             }
             SiteCommand::RemovePeer { public_key } => {
+                self.carriers.retain(|(key, _carrier), _open| *key != public_key);
                 if let Some(tunnel) = &self.tunnel {
                     tunnel.data_plane.remove(public_key);
                 }
@@ -225,6 +226,10 @@ impl EventLoop {
         let transport = match carrier {
             Carrier::Wireguard => {
                 tunnel.data_plane.initiate_handshake(public_key);
+                return;
+            }
+            Carrier::Quic if self.carriers.contains_key(&(public_key, carrier)) => {
+                tunnel.data_plane.probe(public_key, carrier);
                 return;
             }
             Carrier::Quic => Transport::Quic,

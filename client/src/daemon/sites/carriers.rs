@@ -236,11 +236,13 @@ impl Carriers {
 
     fn close(&mut self, carrier: Carrier) -> Option<CarrierStep> {
         let attempt = self.attempt(carrier);
-        let before = std::mem::take(attempt).state;
-        match before {
+        let Attempt { state, failures } = std::mem::take(attempt);
+        match state {
             State::Opening(_) | State::Up | State::Lingering(_) => {
                 Some(CarrierStep::Close(carrier))
             }
+            // One that fell silent may still be there.
+            State::Due(_) if failures > 0 => Some(CarrierStep::Close(carrier)),
             State::Idle | State::Due(_) => None,
         }
     }

@@ -381,7 +381,7 @@ impl Site {
     }
 
     /// A connector answers by what carries its packets.
-    pub(super) fn handle_alive(&mut self, public_key: &WireguardPublicKey) {
+    fn handle_alive(&mut self, public_key: &WireguardPublicKey) {
         let is_its = |session: &Session| session.public_key() == *public_key;
         if self.active.as_ref().is_some_and(is_its) {
             self.contest = None;

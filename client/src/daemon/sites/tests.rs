@@ -210,7 +210,7 @@ fn a_connector_that_dies_is_left_once_the_standby_has_answered() {
     assert_eq!(fixture.active(), connector(1).id);
     fixture.sites.handle_suspected(&keys[0], fixture.now);
     fixture.commands();
-    fixture.sites.handle_alive(&keys[1]);
+    fixture.sites.handle_carrier_up(&keys[1], Carrier::Wireguard, fixture.now);
     fixture.wait(Duration::from_millis(350));
 
     assert_eq!(fixture.active(), connector(2).id);
@@ -229,8 +229,8 @@ fn a_connector_that_answers_stays() {
     let keys = [1, 2].map(|number| connector(number).wireguard_public_key);
     let end = SessionEnd::Lost("the connection was reset".to_owned());
     fixture.sites.handle_ended(active, end, fixture.now);
-    fixture.sites.handle_alive(&keys[1]);
-    fixture.sites.handle_alive(&keys[0]);
+    fixture.sites.handle_carrier_up(&keys[1], Carrier::Wireguard, fixture.now);
+    fixture.sites.handle_carrier_up(&keys[0], Carrier::Wireguard, fixture.now);
     fixture.wait(Duration::from_secs(1));
     assert_eq!(fixture.active(), connector(1).id);
 }
@@ -548,7 +548,6 @@ enum Step {
     CarrierUp(u8, Carrier),
     CarrierDown(u8, Carrier),
     Suspect(u8),
-    Alive(u8),
     Pong(usize, u64, u8),
     Wait(u64),
     Configure(usize),
@@ -564,7 +563,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (1..5_u8, select(&Carrier::ALL)).prop_map(|(it, by)| Step::CarrierUp(it, by)),
         1 => (1..5_u8, select(&Carrier::ALL)).prop_map(|(it, by)| Step::CarrierDown(it, by)),
         1 => (1..5_u8).prop_map(Step::Suspect),
-        2 => (1..5_u8).prop_map(Step::Alive),
         2 => (0..8_usize, 0..8_u64, 0..=100_u8).prop_map(|(it, id, load)| Step::Pong(it, id, load)),
         4 => (0..12_000_u64).prop_map(Step::Wait),
         4 => (0..400_u64).prop_map(Step::Wait),
@@ -702,9 +700,6 @@ proptest! {
                 Step::Suspect(number) => {
                     let key = connector(number).wireguard_public_key;
                     sites.handle_suspected(&key, now);
-                }
-                Step::Alive(number) => {
-                    sites.handle_alive(&connector(number).wireguard_public_key);
                 }
                 Step::Pong(choice, request_id, load) => {
                     let count = world.attempts.len().max(1);
