@@ -305,7 +305,6 @@ impl Worker {
                     }
                     let _ = done.send(peer.is_some());
                 }
-                Command::Admit { connection } => self.quic.admit(connection),
                 Command::Enforce { standing, replaced } => {
                     // Who asked is gone only while the process ends.
                     let _ = replaced.send(self.forwarder.handle_standing(standing, now));
