@@ -450,7 +450,7 @@ impl Worker {
     /// Takes a packet that lies in the slot.
     fn take_packet(&mut self, peer: PeerId, len: usize, carrier: Carrier, now: Now) {
         let packet = self.inbound.slot().get(..len).unwrap_or_default();
-        if Packet::source_of(packet).is_some_and(|source| self.tunnel.owns(peer, source)) {
+        if Packet::source_of(packet).is_some_and(|source| self.tunnel.may_send_from(peer, source)) {
             self.inbound.take(peer, len);
             self.carry_runs(carrier, now);
             return;

@@ -39,6 +39,11 @@ pub enum ClientMessage {
         /// Echoed in the answer.
         request_id: u64,
     },
+    /// Answers [`ConnectorMessage::Draining`]: another connector carries new flows from here on, and
+    /// those that are open may end here.
+    Moved,
+    /// Answers [`ConnectorMessage::Draining`]: there is no other connector to go to.
+    Stays,
 }
 
 /// From connector to client.
@@ -65,7 +70,8 @@ pub enum ConnectorMessage {
     },
     /// Fetch configuration and credential anew.
     RefreshNow,
-    /// The connector is about to stop; use another.
+    /// The connector is about to stop; use another, and answer with [`ClientMessage::Moved`] or
+    /// [`ClientMessage::Stays`].
     Draining,
     /// A flow was refused or cut.
     Denied {
@@ -99,5 +105,8 @@ pub enum ConnectorMessage {
     Pong {
         /// From the question.
         request_id: u64,
+        /// How busy the connector is, in per cent of what it can do.
+        #[serde(default)]
+        load: u8,
     },
 }

@@ -28,6 +28,13 @@ impl Jitter {
         duration.mul_f64(self.unit())
     }
 
+    /// A number below `count`, or 0.
+    pub(crate) fn below(&mut self, count: usize) -> usize {
+        self.unit();
+        let drawn = usize::try_from(self.0 >> 33).expect("31 bits fit");
+        drawn.checked_rem(count).unwrap_or_default()
+    }
+
     /// From 0 to 1; xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift
     /// generators, scrambled").
     fn unit(&mut self) -> f64 {

@@ -5,6 +5,7 @@
 //! UDP ─▶ WireGuard or QUIC ─▶ for one of our addresses? ─▶ TUN
 //! ```
 
+mod kept_flows;
 mod silence;
 mod worker;
 
@@ -34,7 +35,8 @@ enum Command {
     Upsert(UpsertedPeer),
     Initiate { public_key: WireguardPublicKey },
     Announce,
-    ProbeQuic { public_key: WireguardPublicKey },
+    Probe { public_key: WireguardPublicKey, carrier: Carrier },
+    KeepFlows { from: WireguardPublicKey, to: WireguardPublicKey },
     Use { public_key: WireguardPublicKey, carrier: Carrier },
     Remove { public_key: WireguardPublicKey },
     Connect { endpoint: SocketAddr, pin: Pin, dialled: Dialled },
@@ -46,13 +48,16 @@ enum Command {
 }
 
 /// A peer as it is to be.
-struct UpsertedPeer {
-    public_key: WireguardPublicKey,
+pub(crate) struct UpsertedPeer {
+    pub(crate) public_key: WireguardPublicKey,
     /// None: it is not reached by WireGuard.
-    endpoint: Option<SocketAddr>,
+    pub(crate) endpoint: Option<SocketAddr>,
     /// None: as before.
-    preshared_key: Option<PresharedKey>,
-    prefixes: Vec<IpNet>,
+    pub(crate) preshared_key: Option<PresharedKey>,
+    /// What is sent to it.
+    pub(crate) prefixes: Vec<IpNet>,
+    /// Where its packets may come from.
+    pub(crate) shared: Vec<IpNet>,
 }
 
 type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
@@ -63,6 +68,16 @@ pub(crate) enum DataPlaneEvent {
     /// A handshake is complete.
     Established {
         /// With whom.
+        public_key: WireguardPublicKey,
+    },
+    /// What was sent by the carrier in use is not answered, so the peer is asked.
+    Suspected {
+        /// Whom.
+        public_key: WireguardPublicKey,
+    },
+    /// A peer that was asked has answered.
+    Alive {
+        /// Who.
         public_key: WireguardPublicKey,
     },
     /// Nothing passes by a carrier any more.
@@ -107,15 +122,8 @@ impl DataPlane {
         Ok(Self { commands, waker, inlet, thread: Some(thread) })
     }
 
-    /// Sends packets for `prefixes` to a peer. Without an endpoint it is not reached by WireGuard.
-    pub(crate) fn upsert(
-        &self,
-        public_key: WireguardPublicKey,
-        endpoint: Option<SocketAddr>,
-        preshared_key: Option<PresharedKey>,
-        prefixes: Vec<IpNet>,
-    ) {
-        let peer = UpsertedPeer { public_key, endpoint, preshared_key, prefixes };
+    /// Adds a peer, or changes what is known of it.
+    pub(crate) fn upsert(&self, peer: UpsertedPeer) {
         self.command(Command::Upsert(peer));
     }
 
@@ -128,9 +136,14 @@ impl DataPlane {
         self.command(Command::Announce);
     }
 
-    /// Finds out whether QUIC still carries the packets of a peer.
-    pub(crate) fn probe_quic(&self, public_key: WireguardPublicKey) {
-        self.command(Command::ProbeQuic { public_key });
+    /// Finds out whether a carrier still carries the packets of a peer.
+    pub(crate) fn probe(&self, public_key: WireguardPublicKey, carrier: Carrier) {
+        self.command(Command::Probe { public_key, carrier });
+    }
+
+    /// Leaves the open flows among the packets that go to one peer with another.
+    pub(crate) fn keep_flows(&self, from: WireguardPublicKey, to: WireguardPublicKey) {
+        self.command(Command::KeepFlows { from, to });
     }
 
     /// Sends packets to a peer by this carrier from here on.

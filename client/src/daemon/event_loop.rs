@@ -309,7 +309,9 @@ impl EventLoop {
                     questions::Answer { verdict, reason, resource_id, policy_id, policy_name };
                 self.questions.handle_answer(attempt, request_id, answer, self.material.config());
             }
-            ConnectorMessage::Pong { .. } => {}
+            ConnectorMessage::Pong { request_id, load } => {
+                self.sites.handle_pong(attempt, request_id, load, now);
+            }
         }
     }
 
@@ -344,6 +346,10 @@ impl EventLoop {
                 tracing::debug!(peer = %public_key, "Handshake is complete");
                 self.sites.handle_carrier_up(&public_key, Carrier::Wireguard, now);
             }
+            DataPlaneEvent::Suspected { public_key } => {
+                self.sites.handle_suspected(&public_key, now);
+            }
+            DataPlaneEvent::Alive { public_key } => self.sites.handle_alive(&public_key),
             DataPlaneEvent::Silent { public_key, carrier } => {
                 tracing::info!(peer = %public_key, %carrier, "Connector is silent");
                 self.carriers.remove(&(public_key, carrier));

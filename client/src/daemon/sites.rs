@@ -1,7 +1,10 @@
 //! Which connector carries each site's packets.
 
 mod carriers;
+mod contest;
+mod latency;
 mod seek;
+mod session;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -13,8 +16,8 @@ use std::{
 };
 
 use adit_proto::{
-    ClientConfig, ConnectorId, ConnectorOnClient, PresharedKey, Reason, SiteId, Timestamp,
-    WireguardPublicKey,
+    ClientConfig, ClientMessage, ConnectorId, ConnectorOnClient, PresharedKey, Reason, SiteId,
+    Timestamp, WireguardPublicKey,
 };
 use ipnet::IpNet;
 
@@ -63,6 +66,23 @@ pub(crate) enum SiteCommand {
         preshared_key: Option<PresharedKey>,
         /// What for.
         prefixes: Vec<IpNet>,
+        /// Where its packets may come from, whoever is sent those for there.
+        shared: Vec<IpNet>,
+    },
+    /// Of the packets that one peer is sent from here on, those of open flows go to another as
+    /// before.
+    KeepFlows {
+        /// Where they go.
+        from: WireguardPublicKey,
+        /// Where the new ones go.
+        to: WireguardPublicKey,
+    },
+    /// Say something on a session channel.
+    Tell {
+        /// Which.
+        attempt: AttemptId,
+        /// What.
+        message: ClientMessage,
     },
     /// Try a carrier, or try it again.
     OpenCarrier {
@@ -132,11 +152,27 @@ pub(crate) struct SiteView<'a> {
     pub(crate) attempt: Option<AttemptId>,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) carrier: Option<Carrier>,
+    pub(crate) round_trip: Option<Duration>,
+    /// In per cent.
+    pub(crate) load: Option<u8>,
     pub(crate) since: Option<Timestamp>,
+    pub(crate) standby: Option<StandbyView<'a>>,
     pub(crate) problem: Option<String>,
 }
 
-/// For each site with resources a connector that admits us, found anew whenever it is lost.
+/// A connector that is ready to take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StandbyView<'a> {
+    pub(crate) connector: &'a ConnectorOnClient,
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) carrier: Option<Carrier>,
+    pub(crate) round_trip: Option<Duration>,
+    pub(crate) load: u8,
+    pub(crate) since: Timestamp,
+}
+
+/// For each site with resources a connector that admits us, and another that could take over at
+/// once; found anew whenever one is lost.
 ///
 /// In: [`Self::handle_config`] and the other `handle_*` methods. Out: [`Self::poll_command`] until
 /// it is empty, after any of them; [`Self::poll_timeout`] says when to call
@@ -161,6 +197,7 @@ struct Admittance {
 struct Outbox {
     commands: VecDeque<SiteCommand>,
     next_attempt: u64,
+    next_request: u64,
 }
 
 impl Outbox {
@@ -211,10 +248,10 @@ impl Sites {
             let Some(described) = config.sites.iter().find(|site| site.id == id) else {
                 continue;
             };
-            let site = self
-                .sites
-                .entry(id)
-                .or_insert_with(|| Site::new(described.name.clone(), now.instant));
+            let site = self.sites.entry(id).or_insert_with(|| {
+                let first = self.jitter.below(described.connectors.len());
+                Site::new(described.name.clone(), first, now.instant)
+            });
             let grows = prefixes.iter().any(|prefix| !site.prefixes().contains(prefix));
             if grows {
                 let kept = prefixes.intersection(site.prefixes()).copied().collect();
@@ -264,8 +301,31 @@ impl Sites {
         if let Some(id) = self.site_of(attempt)
             && let Some(site) = self.sites.get_mut(&id)
         {
-            site.handle_draining(attempt, now);
+            site.handle_draining(attempt, &mut self.outbox, now);
             site.handle_timeout(&mut self.outbox, now);
+        }
+    }
+
+    /// A connector answers a ping.
+    pub(crate) fn handle_pong(&mut self, attempt: AttemptId, request_id: u64, load: u8, now: Now) {
+        if let Some(id) = self.site_of(attempt)
+            && let Some(site) = self.sites.get_mut(&id)
+        {
+            site.handle_pong(attempt, request_id, load, &mut self.outbox, now);
+        }
+    }
+
+    /// What was sent to a connector is not answered, so it is asked.
+    pub(crate) fn handle_suspected(&mut self, public_key: &WireguardPublicKey, now: Now) {
+        for site in self.sites.values_mut() {
+            site.handle_suspected(public_key, &mut self.outbox, now);
+        }
+    }
+
+    /// A connector that was asked has answered.
+    pub(crate) fn handle_alive(&mut self, public_key: &WireguardPublicKey) {
+        for site in self.sites.values_mut() {
+            site.handle_alive(public_key);
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) enum Finding {
     Well,
     /// Make the other end answer.
     Probe,
+    /// It has answered, or was heard at least.
+    Answered,
     /// Nothing passes any more.
     Silent,
 }
@@ -50,7 +52,8 @@ impl Silence {
     pub(super) fn look(&mut self, traffic: Traffic, now: Instant) -> Finding {
         let before = std::mem::replace(&mut self.before, traffic);
         if traffic.heard != before.heard || traffic.last_sign != before.last_sign {
-            if self.probed.take().is_some() {
+            let was_asked = self.probed.take().is_some();
+            if was_asked {
                 self.trusted_until = Some(now + TRUST);
             }
             self.heard_in_a_row += 1;
@@ -59,14 +62,14 @@ impl Silence {
             }
             // What stops to come may be asked for, since whoever only receives sends nothing.
             self.since = self.suspects(now).then_some(now);
-            return Finding::Well;
+            return if was_asked { Finding::Answered } else { Finding::Well };
         }
         self.heard_in_a_row = 0;
         if traffic.sent != before.sent && self.suspects(now) {
             self.since.get_or_insert(now);
         }
         match (self.since, self.probed) {
-            (Some(_since), Some(probed)) if now >= probed + PATIENCE => {
+            (_, Some(probed)) if now >= probed + PATIENCE => {
                 *self = Self { before: traffic, ..Self::default() };
                 Finding::Silent
             }
@@ -76,6 +79,16 @@ impl Silence {
             }
             _ => Finding::Well,
         }
+    }
+
+    /// The other end was asked for another reason.
+    pub(super) fn handle_asked(&mut self, now: Instant) {
+        self.probed.get_or_insert(now);
+    }
+
+    /// Whether an answer is waited for.
+    pub(super) const fn is_waiting(&self) -> bool {
+        self.probed.is_some()
     }
 
     fn suspects(&self, now: Instant) -> bool {
@@ -125,6 +138,20 @@ mod tests {
     }
 
     #[test]
+    fn who_is_asked_answers_or_is_silent() {
+        let start = Instant::now();
+        let (mut silence, later) = (Silence::default(), start + PATIENCE);
+        silence.handle_asked(start);
+        assert!(silence.is_waiting());
+        assert_eq!(silence.look(sent(0), start), Finding::Well);
+        let heard = Traffic { heard: 1, ..Traffic::default() };
+        assert_eq!(silence.look(heard, start), Finding::Answered);
+        assert_eq!(silence.look(heard, later), Finding::Well);
+        silence.handle_asked(later);
+        assert_eq!(silence.look(heard, later + PATIENCE), Finding::Silent);
+    }
+
+    #[test]
     fn an_answer_to_a_probe_is_enough_for_a_while() {
         let (mut silence, start) = (Silence::default(), Instant::now());
         let mut probes = 0;
@@ -133,7 +160,7 @@ mod tests {
             let now = start + tick * Duration::from_millis(250);
             let traffic = Traffic { sent: tick.into(), heard: 0, last_sign };
             match silence.look(traffic, now) {
-                Finding::Well => {}
+                Finding::Well | Finding::Answered => {}
                 Finding::Probe => {
                     probes += 1;
                     last_sign = Some(now);

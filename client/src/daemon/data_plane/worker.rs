@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Command, DataPlaneEvent, UpsertedPeer,
+    kept_flows::KeptFlows,
     silence::{Finding, Silence, Traffic},
 };
 use crate::{carrier::Carrier, daemon::event::Event};
@@ -32,8 +33,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// recommends 25.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
-/// How often carriers are looked at.
+/// How often carriers are looked at, and while an answer is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const ANSWER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What is taken from one side before the other has its turn: about a millisecond of work.
 const TUN_FRAMES: usize = 128;
@@ -68,6 +70,8 @@ pub(super) struct Worker {
     unsent: VecDeque<DataPlaneEvent>,
     drops: Drops,
     endpoints: Vec<(WireguardPublicKey, SocketAddr)>,
+    /// By the peer that the new ones go to.
+    kept_flows: HashMap<PeerId, KeptFlows>,
     silences: HashMap<(PeerId, Carrier), Silence>,
     next_look: Instant,
 }
@@ -121,6 +125,7 @@ impl Worker {
             unsent: VecDeque::new(),
             drops: Drops::default(),
             endpoints: Vec::new(),
+            kept_flows: HashMap::new(),
             silences: HashMap::new(),
             next_look: now,
         }
@@ -143,7 +148,7 @@ impl Worker {
             let now = Instant::now();
             let tick = now + TICK;
             let timeouts = self.tunnel.poll_timeout().into_iter().chain(self.quic.poll_timeout());
-            let deadline = timeouts.fold(tick, Instant::min);
+            let deadline = timeouts.chain([self.next_look]).fold(tick, Instant::min);
             let (tun, udp) = (self.tun.as_fd(), self.udp.as_fd());
             let ready = waiter
                 .wait(Some(tun), Some(udp), Some(deadline), now)
@@ -162,7 +167,6 @@ impl Worker {
             self.tunnel.handle_timeout(now);
             self.quic.handle_timeout(now);
             if now >= self.next_look {
-                self.next_look = now + LOOK_INTERVAL;
                 self.look_for_silence(now);
             }
             self.flush(now);
@@ -207,19 +211,29 @@ impl Worker {
                 // TCP and the pings of HTTP/2 find out.
                 Carrier::Http2 => continue,
             };
+            let public_key = status.public_key;
             let silence = self.silences.entry((peer, carrier)).or_default();
-            match silence.look(traffic, now) {
-                Finding::Well => {}
-                Finding::Probe => match carrier {
-                    Carrier::Wireguard => self.tunnel.initiate_handshake(peer, now),
-                    Carrier::Quic => self.quic.probe(peer),
-                    Carrier::Http2 => {}
-                },
-                Finding::Silent => {
-                    let public_key = status.public_key;
-                    self.unsent.push_back(DataPlaneEvent::Silent { public_key, carrier });
+            let event = match silence.look(traffic, now) {
+                Finding::Well => continue,
+                Finding::Probe => {
+                    self.ask(peer, carrier, now);
+                    DataPlaneEvent::Suspected { public_key }
                 }
-            }
+                Finding::Answered => DataPlaneEvent::Alive { public_key },
+                Finding::Silent => DataPlaneEvent::Silent { public_key, carrier },
+            };
+            self.unsent.push_back(event);
+        }
+        let is_waiting = self.silences.values().any(Silence::is_waiting);
+        self.next_look = now + if is_waiting { ANSWER_INTERVAL } else { LOOK_INTERVAL };
+    }
+
+    /// Makes a peer answer by a carrier.
+    fn ask(&mut self, peer: PeerId, carrier: Carrier, now: Instant) {
+        match carrier {
+            Carrier::Wireguard => self.tunnel.initiate_handshake(peer, now),
+            Carrier::Quic => self.quic.probe(peer),
+            Carrier::Http2 => {}
         }
     }
 
@@ -247,9 +261,19 @@ impl Worker {
                     }
                     self.quic.handle_address_changed();
                 }
-                Command::ProbeQuic { public_key } => {
+                Command::Probe { public_key, carrier } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key) {
-                        self.quic.probe(peer);
+                        self.ask(peer, carrier, now);
+                        if let Some(silence) = self.silences.get_mut(&(peer, carrier)) {
+                            silence.handle_asked(now);
+                            self.next_look = now + ANSWER_INTERVAL;
+                        }
+                    }
+                }
+                Command::KeepFlows { from, to } => {
+                    let peers = self.tunnel.peer_of(&from).zip(self.tunnel.peer_of(&to));
+                    if let Some((from, to)) = peers {
+                        self.kept_flows.insert(to, KeptFlows::new(from));
                     }
                 }
                 Command::Use { public_key, carrier } => {
@@ -281,6 +305,7 @@ impl Worker {
                         self.quic.detach(peer);
                         self.carriers.remove(&peer);
                         self.pipes.remove(&peer);
+                        self.kept_flows.retain(|to, kept| *to != peer && kept.from != peer);
                     }
                 }
                 Command::SetAddresses(addresses) => self.addresses = addresses,
@@ -296,7 +321,7 @@ impl Worker {
     }
 
     fn upsert(&mut self, peer: UpsertedPeer, now: Instant) {
-        let UpsertedPeer { public_key, endpoint, preshared_key, mut prefixes } = peer;
+        let UpsertedPeer { public_key, endpoint, preshared_key, mut prefixes, shared } = peer;
         loop {
             let config = PeerConfig {
                 public_key,
@@ -306,6 +331,7 @@ impl Worker {
             };
             match self.tunnel.upsert(config, now) {
                 Ok(peer) => {
+                    self.tunnel.set_shared_ips(peer, shared);
                     if let Some(preshared_key) = &preshared_key {
                         self.tunnel.set_preshared_key(peer, preshared_key);
                     }
@@ -370,7 +396,7 @@ impl Worker {
             self.drops.malformed += 1;
             return Ok(());
         };
-        if !self.tunnel.owns(peer, source) {
+        if !self.tunnel.may_send_from(peer, source) {
             self.drops.spoofed += 1;
             return Ok(());
         }
@@ -458,10 +484,15 @@ impl Worker {
             self.drops.looped += 1;
             return Way::Nowhere;
         }
-        let Some(peer) = self.tunnel.owner_of(destination) else {
+        let Some(mut peer) = self.tunnel.owner_of(destination) else {
             self.drops.no_peer += 1;
             return Way::Refused(Refusal::Prohibited);
         };
+        if let Some(kept) = self.kept_flows.get_mut(&peer)
+            && kept.keeps(frame.packet(), now)
+        {
+            peer = kept.from;
+        }
         let carrier = self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard);
         let refused_mtu = match carrier {
             Carrier::Wireguard => {

@@ -16,7 +16,7 @@ use crate::{
     carrier::Carrier,
     daemon::{
         clock::Now,
-        data_plane::DataPlane,
+        data_plane::{DataPlane, UpsertedPeer},
         obstacle,
         packet_carrier::{PacketCarrier, PacketCarrierParts, Transport},
         router::Layout,
@@ -149,10 +149,31 @@ impl EventLoop {
                 self.sessions.remove(&attempt);
                 self.questions.handle_session_ended(attempt);
             }
-            SiteCommand::UpsertPeer { public_key, endpoint, preshared_key, prefixes } => {
-                tracing::debug!(peer = %public_key, ?endpoint, "Giving packets to a connector");
+            SiteCommand::UpsertPeer { public_key, endpoint, preshared_key, prefixes, shared } => {
+                let count = prefixes.len();
+                tracing::debug!(peer = %public_key, ?endpoint, count, "Prefixes of a connector");
                 if let Some(tunnel) = &self.tunnel {
-                    tunnel.data_plane.upsert(public_key, endpoint, preshared_key, prefixes);
+                    tunnel.data_plane.upsert(UpsertedPeer {
+                        public_key,
+                        endpoint,
+                        preshared_key,
+                        prefixes,
+                        shared,
+                    });
+                }
+            }
+            SiteCommand::KeepFlows { from, to } => {
+                tracing::info!(peer = %to, before = %from, "New flows go to another connector");
+                if let Some(tunnel) = &self.tunnel {
+                    tunnel.data_plane.keep_flows(from, to);
+                }
+            }
+            SiteCommand::Tell { attempt, message } => {
+                // One that does not keep up loses a ping, or is not waited for.
+                if let Some(session) = self.sessions.get(&attempt)
+                    && !session.send(message)
+                {
+                    tracing::debug!(%attempt, "Connector reads too slowly");
                 }
             }
             SiteCommand::OpenCarrier { connector, endpoint, carrier } => {
@@ -160,12 +181,7 @@ impl EventLoop {
             }
             SiteCommand::ProbeCarrier { public_key, carrier } => {
                 if let Some(tunnel) = &self.tunnel {
-                    match carrier {
-                        Carrier::Wireguard => tunnel.data_plane.initiate_handshake(public_key),
-                        Carrier::Quic => tunnel.data_plane.probe_quic(public_key),
-                        // TCP and the pings of HTTP/2 find out.
-                        Carrier::Http2 => {}
-                    }
+                    tunnel.data_plane.probe(public_key, carrier);
                 }
             }
             SiteCommand::CloseCarrier { public_key, carrier } => {

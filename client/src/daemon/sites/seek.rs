@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::{ConnectorId, ConnectorOnClient};
+use adit_proto::ConnectorOnClient;
 
 use super::{AttemptId, Outbox, SiteCommand};
 
 /// How long a connector is tried alone before the next is tried beside it (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// One round over a site's connectors: the first that admits us wins.
+/// One round over connectors.
 #[derive(Debug)]
 pub(super) struct Seek {
     waiting: VecDeque<ConnectorOnClient>,
@@ -28,18 +28,13 @@ pub(super) enum Round {
 }
 
 impl Seek {
-    /// A round that begins at `at`, with the preferred connector in front.
+    /// A round that begins at `at`, in this order.
     pub(super) fn new(
-        connectors: &[ConnectorOnClient],
-        preferred: Option<ConnectorId>,
-        avoided: Option<ConnectorId>,
+        connectors: impl IntoIterator<Item = ConnectorOnClient>,
         at: Instant,
     ) -> Self {
-        let mut waiting: Vec<ConnectorOnClient> = connectors.to_vec();
-        waiting.sort_by_key(|connector| {
-            (Some(connector.id) == avoided, Some(connector.id) != preferred)
-        });
-        Self { waiting: waiting.into(), running: Vec::new(), next_start: at }
+        let waiting = connectors.into_iter().collect();
+        Self { waiting, running: Vec::new(), next_start: at }
     }
 
     pub(super) fn owns(&self, attempt: AttemptId) -> bool {
@@ -48,6 +43,16 @@ impl Seek {
 
     pub(super) fn connectors(&self) -> impl Iterator<Item = &ConnectorOnClient> {
         self.running.iter().map(|(_, connector)| connector).chain(&self.waiting)
+    }
+
+    /// Tries this connector next, and no later than `at`.
+    pub(super) fn hurry(&mut self, connector: &ConnectorOnClient, at: Instant) {
+        if self.running.iter().any(|(_, running)| running.id == connector.id) {
+            return;
+        }
+        self.waiting.retain(|waiting| waiting.id != connector.id);
+        self.waiting.push_front(connector.clone());
+        self.next_start = self.next_start.min(at);
     }
 
     /// Starts the next attempt when it is time.
@@ -62,31 +67,28 @@ impl Seek {
         }
     }
 
+    /// An attempt has succeeded.
+    pub(super) fn handle_admitted(&mut self, attempt: AttemptId) -> Option<ConnectorOnClient> {
+        let place = self.running.iter().position(|(running, _)| *running == attempt)?;
+        Some(self.running.swap_remove(place).1)
+    }
+
     /// An attempt failed, so the next need not wait.
     pub(super) fn handle_failed(&mut self, attempt: AttemptId, now: Instant) -> Round {
         self.running.retain(|(running, _)| *running != attempt);
         self.next_start = self.next_start.min(now);
-        if self.running.is_empty() && self.waiting.is_empty() {
-            return Round::IsOver;
-        }
-        Round::GoesOn
+        if self.is_over() { Round::IsOver } else { Round::GoesOn }
     }
 
-    /// Ends the search; the attempt that won goes on and its connector is returned.
-    pub(super) fn finish(
-        self,
-        winner: Option<AttemptId>,
-        outbox: &mut Outbox,
-    ) -> Option<ConnectorOnClient> {
-        let mut won = None;
-        for (attempt, connector) in self.running {
-            if Some(attempt) == winner {
-                won = Some(connector);
-            } else {
-                outbox.push(SiteCommand::StopSession { attempt });
-            }
+    pub(super) fn is_over(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Ends the search.
+    pub(super) fn stop(self, outbox: &mut Outbox) {
+        for (attempt, _connector) in self.running {
+            outbox.push(SiteCommand::StopSession { attempt });
         }
-        won
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

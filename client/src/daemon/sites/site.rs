@@ -6,15 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::{
-    ConnectorId, ConnectorOnClient, PresharedKey, SiteId, Timestamp, WireguardPublicKey,
-};
+use adit_proto::{ClientMessage, ConnectorId, ConnectorOnClient, SiteId, WireguardPublicKey};
 use ipnet::IpNet;
 
 use super::{
-    Admittance, AttemptId, Outbox, SessionEnd, SiteCommand, SiteView,
-    carriers::{CarrierStep, Carriers},
+    Admittance, AttemptId, Outbox, SessionEnd, SiteCommand, SiteView, StandbyView,
+    contest::{Contest, Verdict},
     seek::{Round, Seek},
+    session::{Role, Session},
 };
 use crate::{
     carrier::{Carrier, CarrierChoice},
@@ -25,58 +24,83 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
+/// Nobody waits for a standby.
+const FIRST_STANDBY_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_STANDBY_RETRY: Duration = Duration::from_secs(30);
+
 /// How long a connector that refuses us is heard out.
 const HEARD_OUT: Duration = Duration::from_millis(500);
 
-/// A session that has lived this long was no failed attempt.
-const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// How long a connector that drains may take; it ends by itself before.
+const LONGEST_DRAIN: Duration = Duration::from_secs(600);
 
+/// After a contest that nobody won, how long until the next.
+const CONTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A standby takes over if it costs less than two thirds, and less by this at least, so many times
+/// in a row; but not again so soon.
+const NEARER_BY: Duration = Duration::from_millis(5);
+const NEARER_TIMES: u32 = 3;
+const STICKS_FOR: Duration = Duration::from_secs(300);
+
+/// The connectors of one site: one carries, another stands by.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
+    first: usize,
     prefixes: BTreeSet<IpNet>,
     connectors: Vec<ConnectorOnClient>,
-    session: Option<Session>,
-    /// A session that was refused, heard out until then: what tells flows that they are cut may lie
-    /// behind what was sent before.
+    /// Packets go there.
+    active: Option<Session>,
+    /// Admitted and carried, so that packets can go there at once.
+    standby: Option<Session>,
+    /// One that was active before. If it drains, its flows end there until then. If it refuses us,
+    /// it is heard out: what tells flows that they are cut may lie behind what was sent before.
     leaving: Option<(Instant, Session)>,
-    /// A search under way, beside a session that drains or whose channel was lost.
+    /// A search under way for what is missing of both.
     seek: Option<Seek>,
+    contest: Option<Contest>,
+    next_contest: Instant,
     backoff: Backoff,
+    standby_backoff: Backoff,
     preferred: Option<ConnectorId>,
+    /// How often in a row the standby was found nearer.
+    nearer: u32,
+    moved: Option<Instant>,
     problem: Option<SessionEnd>,
     /// Whether the first search has ended, well or not.
     is_settled: bool,
 }
 
-/// A connector that has admitted us.
-#[derive(Debug)]
-struct Session {
-    attempt: AttemptId,
-    connector: ConnectorOnClient,
-    endpoint: SocketAddr,
-    preshared_key: Option<PresharedKey>,
-    since: Timestamp,
-    admitted: Instant,
-    /// Whether the session channel is open. The peer outlives it, so that packets pass while the
-    /// channel is made anew.
-    has_channel: bool,
-    carriers: Carriers,
-    /// Why a carrier did not come about.
-    carrier_problem: Option<String>,
+/// How packets move from one connector to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Move {
+    /// Flows that are open stay.
+    NewFlows,
+    /// All at once.
+    Everything,
 }
 
 impl Site {
-    pub(super) fn new(name: String, now: Instant) -> Self {
+    /// A site whose connectors are tried from the one at this place on, so that not every client
+    /// goes to the first.
+    pub(super) fn new(name: String, first: usize, now: Instant) -> Self {
         Self {
             name,
+            first,
             prefixes: BTreeSet::new(),
             connectors: Vec::new(),
-            session: None,
+            active: None,
+            standby: None,
             leaving: None,
-            seek: Some(Seek::new(&[], None, None, now)),
+            seek: None,
+            contest: None,
+            next_contest: now,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            standby_backoff: Backoff::new(FIRST_STANDBY_RETRY, LONGEST_STANDBY_RETRY),
             preferred: None,
+            nearer: 0,
+            moved: None,
             problem: None,
             is_settled: false,
         }
@@ -90,21 +114,19 @@ impl Site {
         if self.prefixes == prefixes {
             return;
         }
-        self.finish_leaving(outbox);
+        self.finish_hearing_out(outbox);
         self.prefixes = prefixes;
-        if let Some(session) = &self.session {
-            outbox.push(session.upsert(&self.prefixes));
-        }
+        self.upsert_all(outbox);
     }
 
     pub(super) fn set_choice(&mut self, choice: CarrierChoice, outbox: &mut Outbox, now: Now) {
-        if let Some(session) = &mut self.session {
+        for session in self.active.iter_mut().chain(&mut self.standby) {
             let steps = session.carriers.set_choice(choice, now.instant);
             session.carrier_problem = None;
-            outbox.push(session.upsert(&self.prefixes));
             session.follow(steps, outbox);
-            self.handle_timeout(outbox, now);
         }
+        self.upsert_all(outbox);
+        self.handle_timeout(outbox, now);
     }
 
     /// Takes over the connectors; a search begins anew when they changed, and a session ends when
@@ -123,27 +145,28 @@ impl Site {
         }
         self.finish_leaving(outbox);
         self.connectors = connectors.to_vec();
-        let same_keys = |held: &ConnectorOnClient| {
+        let has_same_keys = |held: &Session| {
+            let held = &held.connector;
             connectors.iter().any(|connector| {
                 connector.id == held.id
                     && connector.pin == held.pin
                     && connector.wireguard_public_key == held.wireguard_public_key
             })
         };
-        if self.session.as_ref().is_some_and(|session| !same_keys(&session.connector)) {
-            self.drop_session(outbox);
+        for session in [&mut self.active, &mut self.standby] {
+            if let Some(gone) = session.take_if(|session| !has_same_keys(session)) {
+                gone.drop_into(outbox);
+            }
         }
-        let is_seeking = self.seek.is_some();
         if let Some(seek) = self.seek.take() {
-            seek.finish(None, outbox);
+            seek.stop(outbox);
         }
-        if is_seeking || self.session.is_none() {
-            self.seek(None, now.instant);
-        }
+        self.settle(outbox, now);
+        self.seek(None, now.instant);
     }
 
     pub(super) fn owns(&self, attempt: AttemptId) -> bool {
-        self.session.as_ref().is_some_and(|session| session.attempt == attempt)
+        self.sessions().any(|session| session.attempt == attempt)
             || self.seek.as_ref().is_some_and(|seek| seek.owns(attempt))
     }
 
@@ -154,47 +177,43 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        let Admittance { endpoint, preshared_key, choice } = admittance;
         // A session that is admitted again has shown a fresh credential; nothing else changes.
-        if !self.seek.as_ref().is_some_and(|seek| seek.owns(attempt)) {
-            return;
-        }
-        let Some(connector) = self.seek.take().and_then(|seek| seek.finish(Some(attempt), outbox))
+        let Some(connector) = self.seek.as_mut().and_then(|seek| seek.handle_admitted(attempt))
         else {
             return;
         };
-        self.finish_leaving(outbox);
-        let mut carriers = None;
-        if let Some(mut before) = self.session.take() {
-            if before.has_channel {
-                outbox.push(SiteCommand::StopSession { attempt: before.attempt });
-            }
-            let public_key = before.connector.wireguard_public_key;
-            if public_key == connector.wireguard_public_key {
-                // Packets pass as before, whatever became of the channel.
-                carriers = Some(before.carriers);
-            } else {
-                let steps = before.carriers.close_all();
-                before.follow(steps, outbox);
-                outbox.push(SiteCommand::RemovePeer { public_key });
-            }
+        let public_key = connector.wireguard_public_key;
+        let is_its = |held: &mut Session| held.public_key() == public_key;
+        let was_active = self.active.take_if(is_its);
+        if was_active.is_none() && self.active.is_some() && self.standby.is_some() {
+            outbox.push(SiteCommand::StopSession { attempt });
+            return;
         }
-        self.preferred = Some(connector.id);
-        self.problem = None;
-        let session = Session {
-            attempt,
-            connector,
-            endpoint,
-            preshared_key,
-            since: now.time,
-            admitted: now.instant,
-            has_channel: true,
-            carriers: carriers.unwrap_or_else(|| Carriers::new(choice, now.instant)),
-            carrier_problem: None,
+        self.finish_hearing_out(outbox);
+        if self.leaving.as_ref().is_some_and(|(_until, it)| it.public_key() == public_key) {
+            self.finish_leaving(outbox);
+        }
+        let role = match (&was_active, &self.active) {
+            (Some(_), _) | (None, None) => Role::Active,
+            (None, Some(_)) => Role::Standby,
         };
-        outbox.push(session.upsert(&self.prefixes));
+        let session = Session::new(attempt, connector, admittance, was_active, now);
+        session.upsert(role, &self.prefixes, outbox);
         session.follow(session.carriers.handle_readmitted(), outbox);
-        self.session = Some(session);
+        match role {
+            Role::Active => {
+                self.preferred = Some(session.id());
+                self.problem = None;
+                self.active = Some(session);
+            }
+            Role::Standby => self.standby = Some(session),
+        }
+        if self.missing() == 0
+            && let Some(seek) = self.seek.take()
+        {
+            seek.stop(outbox);
+        }
+        self.seek(None, now.instant + FIRST_STANDBY_RETRY);
         self.handle_timeout(outbox, now);
     }
 
@@ -206,54 +225,113 @@ impl Site {
         jitter: &mut Jitter,
         now: Now,
     ) {
-        let was_refused = matches!(end, SessionEnd::Refused(_));
-        if let Some(session) = self.session.as_mut().filter(|session| session.attempt == attempt) {
+        let is_its = |session: &Session| session.attempt == attempt;
+        if self.active.as_ref().is_some_and(is_its) {
+            self.handle_active_ended(end, outbox, jitter, now);
+        } else if let Some(mut session) = self.standby.take_if(|session| is_its(session)) {
             session.has_channel = false;
-            if now.instant.saturating_duration_since(session.admitted) >= STABLE_AFTER {
-                self.backoff.reset();
+            let wait = match session.was_stable(now.instant) {
+                true => {
+                    self.standby_backoff.reset();
+                    Duration::ZERO
+                }
+                false => self.standby_backoff.next(jitter),
+            };
+            session.drop_into(outbox);
+            self.seek(None, now.instant + wait);
+        } else if let Some((until, mut session)) =
+            self.leaving.take_if(|(_until, session)| is_its(session))
+        {
+            session.has_channel = false;
+            if session.is_draining {
+                session.drop_into(outbox);
+                self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+            } else {
+                self.leaving = Some((until, session));
             }
+        } else if let Some(seek) = &mut self.seek {
             self.problem = Some(end);
-            if was_refused {
-                self.finish_leaving(outbox);
-                self.leaving =
-                    self.session.take().map(|session| (now.instant + HEARD_OUT, session));
+            if seek.handle_failed(attempt, now.instant) == Round::IsOver {
+                self.handle_round_over(outbox, jitter, now);
             }
-            if self.seek.is_none() {
-                // The first retry is at once, unless the connector has just thrown us out or
-                // sessions do not last.
-                let wait = match was_refused || self.backoff.has_failed() {
-                    true => self.backoff.next(jitter),
-                    false => {
-                        self.backoff.note_failure();
-                        Duration::ZERO
-                    }
-                };
-                self.seek(None, now.instant + wait);
-            }
-            return;
-        }
-
-        let Some(seek) = &mut self.seek else {
-            return;
-        };
-        self.problem = Some(end);
-        if seek.handle_failed(attempt, now.instant) == Round::IsOver {
-            self.is_settled = true;
-            let wait = self.backoff.next(jitter);
-            let avoided = self.session.as_ref().map(|session| session.connector.id);
-            self.seek(avoided.filter(|_| self.has_channel()), now.instant + wait);
         }
     }
 
-    pub(super) fn handle_draining(&mut self, attempt: AttemptId, now: Now) {
-        let Some(session) = self.session.as_ref().filter(|session| session.attempt == attempt)
-        else {
-            return;
+    fn handle_active_ended(
+        &mut self,
+        end: SessionEnd,
+        outbox: &mut Outbox,
+        jitter: &mut Jitter,
+        now: Now,
+    ) {
+        let Some(mut session) = self.active.take() else { return };
+        let was_refused = matches!(end, SessionEnd::Refused(_));
+        session.has_channel = false;
+        session.is_draining = false;
+        if session.was_stable(now.instant) {
+            self.backoff.reset();
+        }
+        self.problem = Some(end);
+        // The first retry is at once, unless the connector has just thrown us out or sessions do not
+        // last.
+        let wait = if was_refused || self.backoff.has_failed() {
+            self.backoff.next(jitter)
+        } else {
+            self.backoff.note_failure();
+            Duration::ZERO
         };
-        let id = session.connector.id;
-        if self.seek.is_none() && self.connectors.iter().any(|connector| connector.id != id) {
+        let connector = session.connector.clone();
+        if was_refused {
+            self.finish_leaving(outbox);
+            if self.standby.is_some() {
+                session.upsert(Role::Standby, &self.prefixes, outbox);
+                self.move_to_standby(Move::Everything, outbox, now);
+            }
+            self.leaving = Some((now.instant + HEARD_OUT, session));
+        } else {
+            self.active = Some(session);
+            self.begin_contest(outbox, now);
+        }
+        match &mut self.seek {
+            Some(seek) => seek.hurry(&connector, now.instant + wait),
+            None => self.seek(None, now.instant + wait),
+        }
+    }
+
+    fn handle_round_over(&mut self, outbox: &mut Outbox, jitter: &mut Jitter, now: Now) {
+        self.is_settled = true;
+        self.seek = None;
+        let active = self.active.as_ref().filter(|session| session.has_channel);
+        if let Some(draining) = active.filter(|session| session.is_draining) {
+            draining.tell(ClientMessage::Stays, outbox);
+        }
+        let backoff = match active {
+            Some(_) => &mut self.standby_backoff,
+            None => &mut self.backoff,
+        };
+        let wait = backoff.next(jitter);
+        self.seek(None, now.instant + wait);
+    }
+
+    pub(super) fn handle_draining(&mut self, attempt: AttemptId, outbox: &mut Outbox, now: Now) {
+        let is_its = |session: &Session| session.attempt == attempt;
+        if let Some(draining) = self.standby.take_if(|session| is_its(session)) {
+            let id = draining.id();
+            draining.drop_into(outbox);
+            self.seek(Some(id), now.instant + FIRST_STANDBY_RETRY);
+        } else if let Some(active) = self.active.as_mut().filter(|session| is_its(session)) {
+            active.is_draining = true;
+            let id = active.id();
             self.preferred = None;
-            self.seek(Some(id), now.instant);
+            if self.connectors.iter().all(|connector| connector.id == id) {
+                active.tell(ClientMessage::Stays, outbox);
+            } else if self.standby.is_none() {
+                if let Some(seek) = self.seek.take() {
+                    seek.stop(outbox);
+                }
+                self.seek(None, now.instant);
+            }
+            self.settle(outbox, now);
         }
     }
 
@@ -264,13 +342,13 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if let Some(session) = &mut self.session
-            && session.connector.wireguard_public_key == *public_key
-        {
+        if let Some(session) = self.session_with(public_key) {
             let steps = session.carriers.handle_up(carrier, now.instant);
             session.carrier_problem = None;
             session.follow(steps, outbox);
-            self.is_settled = true;
+            self.is_settled |= self.active.as_ref().is_some_and(Session::is_carried);
+            self.handle_alive(public_key);
+            self.settle(outbox, now);
         }
     }
 
@@ -282,14 +360,61 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if let Some(session) = &mut self.session
-            && session.connector.wireguard_public_key == *public_key
-        {
+        if let Some(session) = self.session_with(public_key) {
             let steps = session.carriers.handle_down(carrier, now.instant);
             session.carrier_problem = Some(format!("{carrier}: {why}"));
             session.follow(steps, outbox);
             self.handle_timeout(outbox, now);
         }
+    }
+
+    /// A connector seems not to answer.
+    pub(super) fn handle_suspected(
+        &mut self,
+        public_key: &WireguardPublicKey,
+        outbox: &mut Outbox,
+        now: Now,
+    ) {
+        if self.active.as_ref().is_some_and(|active| active.public_key() == *public_key) {
+            self.begin_contest(outbox, now);
+        }
+    }
+
+    /// A connector answers by what carries its packets.
+    pub(super) fn handle_alive(&mut self, public_key: &WireguardPublicKey) {
+        let is_its = |session: &Session| session.public_key() == *public_key;
+        if self.active.as_ref().is_some_and(is_its) {
+            self.contest = None;
+        } else if self.standby.as_ref().is_some_and(is_its)
+            && let Some(contest) = &mut self.contest
+        {
+            contest.handle_standby_answered();
+        }
+    }
+
+    /// A connector answers on its session channel.
+    pub(super) fn handle_pong(
+        &mut self,
+        attempt: AttemptId,
+        request_id: u64,
+        load: u8,
+        outbox: &mut Outbox,
+        now: Now,
+    ) {
+        let both = self.active.iter_mut().chain(&mut self.standby);
+        let Some(session) = both.into_iter().find(|session| session.attempt == attempt) else {
+            return;
+        };
+        if !session.latency.handle_pong(request_id, load, now.instant) {
+            return;
+        }
+        // Nothing else asks it, and both go the same way.
+        if session.carriers.current() == Some(Carrier::Http2) {
+            let public_key = session.public_key();
+            self.handle_alive(&public_key);
+        }
+        self.compare();
+        self.settle(outbox, now);
     }
 
     pub(super) fn handle_timeout(&mut self, outbox: &mut Outbox, now: Now) {
@@ -298,32 +423,54 @@ impl Site {
         }
         if self.leaving.as_ref().is_some_and(|(until, _session)| *until <= now.instant) {
             self.finish_leaving(outbox);
+            self.seek(None, now.instant);
         }
-        if let Some(session) = &mut self.session {
-            let steps = session.carriers.handle_timeout(now.instant);
-            session.follow(steps, outbox);
-            self.is_settled |= session.carriers.is_in_trouble();
+        let leaving = self.leaving.as_mut().map(|(_until, session)| session);
+        // One that refuses us is not asked again.
+        let leaving = leaving.filter(|session| session.is_draining);
+        for session in self.active.iter_mut().chain(&mut self.standby).chain(leaving) {
+            session.handle_timeout(outbox, now.instant);
         }
+        self.is_settled |=
+            self.active.as_ref().is_some_and(|session| session.carriers.is_in_trouble());
+        match self.contest.as_mut().map(|contest| contest.handle_timeout(now.instant)) {
+            None | Some(Verdict::Open) => {}
+            Some(Verdict::AskAgain) => self.probe_both(outbox, now),
+            Some(Verdict::StandbyWins) => {
+                self.contest = None;
+                if self.standby.as_ref().is_some_and(Session::is_ready) {
+                    self.move_to_standby(Move::Everything, outbox, now);
+                }
+            }
+            Some(Verdict::Nobody) => {
+                self.contest = None;
+                self.next_contest = now.instant + CONTEST_PAUSE;
+            }
+        }
+        self.settle(outbox, now);
     }
 
     /// Ends everything.
     pub(super) fn stop(&mut self, outbox: &mut Outbox) {
         if let Some(seek) = self.seek.take() {
-            seek.finish(None, outbox);
+            seek.stop(outbox);
         }
         self.finish_leaving(outbox);
-        self.drop_session(outbox);
+        for session in self.active.take().into_iter().chain(self.standby.take()) {
+            session.drop_into(outbox);
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let seek = self.seek.as_ref().and_then(Seek::poll_timeout);
-        let carriers = self.session.as_ref().and_then(|session| session.carriers.poll_timeout());
+        let sessions = self.sessions().filter_map(Session::poll_timeout);
         let leaving = self.leaving.as_ref().map(|(until, _session)| *until);
-        seek.into_iter().chain(carriers).chain(leaving).min()
+        let contest = self.contest.as_ref().map(Contest::poll_timeout);
+        sessions.chain(seek).chain(leaving).chain(contest).min()
     }
 
     pub(super) fn is_established(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.has_channel && session.is_carried())
+        self.active.as_ref().is_some_and(|session| session.has_channel && session.is_carried())
     }
 
     pub(super) const fn is_settled(&self) -> bool {
@@ -331,7 +478,8 @@ impl Site {
     }
 
     pub(super) fn view(&self, id: SiteId) -> SiteView<'_> {
-        let state = match &self.session {
+        let active = self.active.as_ref();
+        let state = match active {
             None => SessionState::Seeking,
             Some(session) if !session.has_channel => SessionState::Reconnecting,
             Some(session) if !session.is_carried() => SessionState::Handshaking,
@@ -341,21 +489,31 @@ impl Site {
             id,
             name: &self.name,
             state,
-            connector: self.session.as_ref().map(|session| &session.connector),
-            attempt: self.session.as_ref().map(|session| session.attempt),
-            endpoint: self.session.as_ref().map(|session| session.endpoint),
-            carrier: self.session.as_ref().and_then(|session| session.carriers.current()),
-            since: self.session.as_ref().map(|session| session.since),
+            connector: active.map(|session| &session.connector),
+            attempt: active.map(|session| session.attempt),
+            endpoint: active.map(|session| session.endpoint),
+            carrier: active.and_then(|session| session.carriers.current()),
+            round_trip: active.and_then(|session| session.latency.round_trip()),
+            load: active.map(|session| session.latency.load()),
+            since: active.map(|session| session.since),
+            standby: self.standby.as_ref().map(|session| StandbyView {
+                connector: &session.connector,
+                endpoint: session.endpoint,
+                carrier: session.carriers.current(),
+                round_trip: session.latency.round_trip(),
+                load: session.latency.load(),
+                since: session.since,
+            }),
             problem: self.problem(),
         }
     }
 
     fn problem(&self) -> Option<String> {
-        if let Some(session) = &self.session
+        if let Some(session) = &self.active
             && session.has_channel
         {
             return session.carriers.is_in_trouble().then(|| {
-                let endpoint = session.endpoint;
+                let endpoint: SocketAddr = session.endpoint;
                 let why = session.carrier_problem.as_ref().map(|why| format!(" ({why})"));
                 let why = why.unwrap_or_default();
                 match session.carriers.choice().only() {
@@ -380,65 +538,138 @@ impl Site {
         })
     }
 
-    fn has_channel(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.has_channel)
+    /// Moves to the standby when that is better.
+    fn settle(&mut self, outbox: &mut Outbox, now: Now) {
+        let Some(standby) = &self.standby else { return };
+        let Some(active) = &self.active else {
+            self.move_to_standby(Move::Everything, outbox, now);
+            return;
+        };
+        if !standby.is_ready() {
+            return;
+        }
+        let may_move = self.moved.is_none_or(|at| now.instant >= at + STICKS_FOR);
+        if active.is_draining || (self.nearer >= NEARER_TIMES && may_move) {
+            self.move_to_standby(Move::NewFlows, outbox, now);
+        } else if !active.is_carried() {
+            self.begin_contest(outbox, now);
+        }
     }
 
+    /// Notes whether the standby is nearer.
+    fn compare(&mut self) {
+        let cost = |session: &Option<Session>| session.as_ref()?.latency.cost();
+        if let (Some(active), Some(standby)) = (cost(&self.active), cost(&self.standby)) {
+            let is_nearer = standby * 3 < active * 2 && standby + NEARER_BY < active;
+            self.nearer = if is_nearer { self.nearer + 1 } else { 0 };
+        }
+    }
+
+    fn move_to_standby(&mut self, what: Move, outbox: &mut Outbox, now: Now) {
+        let Some(new) = self.standby.take() else { return };
+        if let Some(old) = self.active.take() {
+            // A prefix is lost before it is gained.
+            old.upsert(Role::Standby, &self.prefixes, outbox);
+            new.upsert(Role::Active, &self.prefixes, outbox);
+            if what == Move::NewFlows {
+                let (from, to) = (old.public_key(), new.public_key());
+                outbox.push(SiteCommand::KeepFlows { from, to });
+            }
+            if old.is_draining {
+                old.tell(ClientMessage::Moved, outbox);
+                self.finish_leaving(outbox);
+                self.leaving = Some((now.instant + LONGEST_DRAIN, old));
+            } else if old.has_channel {
+                self.standby = Some(old);
+            } else {
+                old.drop_into(outbox);
+            }
+        } else {
+            new.upsert(Role::Active, &self.prefixes, outbox);
+        }
+        self.preferred = Some(new.id());
+        self.problem = None;
+        self.active = Some(new);
+        self.contest = None;
+        self.nearer = 0;
+        self.moved = Some(now.instant);
+        self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+    }
+
+    fn begin_contest(&mut self, outbox: &mut Outbox, now: Now) {
+        let is_ready = self.standby.as_ref().is_some_and(Session::is_ready);
+        if self.contest.is_none() && is_ready && now.instant >= self.next_contest {
+            let round_trip = self.active.as_ref().and_then(|active| active.latency.round_trip());
+            self.contest = Some(Contest::new(round_trip, now.instant));
+            self.probe_both(outbox, now);
+        }
+    }
+
+    fn probe_both(&mut self, outbox: &mut Outbox, now: Now) {
+        for session in self.active.iter_mut().chain(&mut self.standby) {
+            session.probe(outbox);
+            session.latency.hurry(now.instant);
+        }
+    }
+
+    fn upsert_all(&self, outbox: &mut Outbox) {
+        let draining = self.leaving.iter().filter(|(_until, session)| session.is_draining);
+        for session in draining.map(|(_until, session)| session).chain(&self.standby) {
+            session.upsert(Role::Standby, &self.prefixes, outbox);
+        }
+        if let Some(active) = &self.active {
+            active.upsert(Role::Active, &self.prefixes, outbox);
+        }
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = &Session> {
+        let leaving = self.leaving.as_ref().map(|(_until, session)| session);
+        self.active.iter().chain(&self.standby).chain(leaving)
+    }
+
+    fn session_with(&mut self, public_key: &WireguardPublicKey) -> Option<&mut Session> {
+        let leaving = self.leaving.as_mut().map(|(_until, session)| session);
+        let mut all = self.active.iter_mut().chain(&mut self.standby).chain(leaving);
+        all.find(|session| session.public_key() == *public_key)
+    }
+
+    /// How many sessions are missing.
+    fn missing(&self) -> usize {
+        let open = self.active.iter().chain(&self.standby).filter(|session| session.has_channel);
+        self.connectors.len().min(2).saturating_sub(open.count())
+    }
+
+    /// Begins a search at `at` for what is missing, unless one is under way.
     fn seek(&mut self, avoided: Option<ConnectorId>, at: Instant) {
-        self.seek = Some(Seek::new(&self.connectors, self.preferred, avoided, at));
+        if self.seek.as_ref().is_some_and(|seek| !seek.is_over()) || self.missing() == 0 {
+            return;
+        }
+        let is_open = |id: ConnectorId| {
+            self.sessions().any(|session| session.id() == id && session.has_channel)
+        };
+        // Beside a standby only the channel of the active one is missing.
+        let only = self.standby.as_ref().and(self.active.as_ref()).map(Session::id);
+        let is_wanted = |connector: &&ConnectorOnClient| {
+            !is_open(connector.id) && only.is_none_or(|only| connector.id == only)
+        };
+        let (before, from) = self.connectors.split_at(self.first % self.connectors.len().max(1));
+        let mut connectors: Vec<ConnectorOnClient> =
+            from.iter().chain(before).filter(is_wanted).cloned().collect();
+        connectors.sort_by_key(|connector| {
+            (Some(connector.id) == avoided, Some(connector.id) != self.preferred)
+        });
+        self.seek = (!connectors.is_empty()).then(|| Seek::new(connectors, at));
     }
 
-    fn drop_session(&mut self, outbox: &mut Outbox) {
-        if let Some(session) = self.session.take() {
-            session.drop_into(outbox);
+    fn finish_hearing_out(&mut self, outbox: &mut Outbox) {
+        if self.leaving.as_ref().is_some_and(|(_until, session)| !session.is_draining) {
+            self.finish_leaving(outbox);
         }
     }
 
     fn finish_leaving(&mut self, outbox: &mut Outbox) {
         if let Some((_until, session)) = self.leaving.take() {
             session.drop_into(outbox);
-        }
-    }
-}
-
-impl Session {
-    fn drop_into(mut self, outbox: &mut Outbox) {
-        if self.has_channel {
-            outbox.push(SiteCommand::StopSession { attempt: self.attempt });
-        }
-        let steps = self.carriers.close_all();
-        self.follow(steps, outbox);
-        let public_key = self.connector.wireguard_public_key;
-        outbox.push(SiteCommand::RemovePeer { public_key });
-    }
-
-    const fn is_carried(&self) -> bool {
-        self.carriers.current().is_some()
-    }
-
-    fn follow(&self, steps: Vec<CarrierStep>, outbox: &mut Outbox) {
-        let public_key = self.connector.wireguard_public_key;
-        for step in steps {
-            outbox.push(match step {
-                CarrierStep::Open(carrier) => SiteCommand::OpenCarrier {
-                    connector: Box::new(self.connector.clone()),
-                    endpoint: self.endpoint,
-                    carrier,
-                },
-                CarrierStep::Probe(carrier) => SiteCommand::ProbeCarrier { public_key, carrier },
-                CarrierStep::Close(carrier) => SiteCommand::CloseCarrier { public_key, carrier },
-                CarrierStep::Use(carrier) => SiteCommand::UseCarrier { public_key, carrier },
-            });
-        }
-    }
-
-    fn upsert(&self, prefixes: &BTreeSet<IpNet>) -> SiteCommand {
-        let by_wireguard = self.carriers.choice().allows(Carrier::Wireguard);
-        SiteCommand::UpsertPeer {
-            public_key: self.connector.wireguard_public_key,
-            endpoint: by_wireguard.then_some(self.endpoint),
-            preshared_key: self.preshared_key.clone(),
-            prefixes: prefixes.iter().copied().collect(),
         }
     }
 }

@@ -78,6 +78,22 @@ impl Fixture {
         (fixture, attempt)
     }
 
+    /// One site whose first connector carries and whose second stands by.
+    fn with_standby() -> (Self, AttemptId, AttemptId) {
+        let (mut fixture, active) = Self::established(&[1, 2]);
+        fixture.wait(Duration::from_millis(250));
+        let standby = fixture.started()[0].0;
+        fixture.admit(standby);
+        let key = connector(2).wireguard_public_key;
+        fixture.sites.handle_carrier_up(&key, Carrier::Wireguard, fixture.now);
+        fixture.commands();
+        (fixture, active, standby)
+    }
+
+    fn active(&self) -> ConnectorId {
+        self.sites.views().next().unwrap().connector.unwrap().id
+    }
+
     fn commands(&mut self) -> Vec<SiteCommand> {
         std::iter::from_fn(|| self.sites.poll_command()).collect()
     }
@@ -88,6 +104,8 @@ impl Fixture {
             SiteCommand::StartSession { attempt, connector } => Some((attempt, connector.id)),
             SiteCommand::StopSession { .. }
             | SiteCommand::UpsertPeer { .. }
+            | SiteCommand::KeepFlows { .. }
+            | SiteCommand::Tell { .. }
             | SiteCommand::OpenCarrier { .. }
             | SiteCommand::ProbeCarrier { .. }
             | SiteCommand::CloseCarrier { .. }
@@ -139,28 +157,25 @@ fn a_failed_attempt_starts_the_next_at_once() {
 }
 
 #[test]
-fn the_first_that_admits_us_carries_and_the_others_are_stopped() {
-    let mut fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[1, 2])]));
+fn the_first_that_admits_us_carries_and_the_second_stands_by() {
+    let mut fixture = Fixture::new(&config(&[(BERLIN, &["10.9.0.0/24"], &[1, 2, 3])]));
     let first = fixture.started()[0].0;
     fixture.wait(Duration::from_millis(250));
     let second = fixture.started()[0].0;
+    fixture.wait(Duration::from_millis(250));
+    let third = fixture.started()[0].0;
 
     fixture.admit(second);
     assert_eq!(
         fixture.commands(),
         [
-            SiteCommand::StopSession { attempt: first },
-            SiteCommand::UpsertPeer {
-                public_key: connector(2).wireguard_public_key,
-                endpoint: Some("192.0.2.1:443".parse().unwrap()),
-                preshared_key: None,
-                prefixes: vec!["10.9.0.0/24".parse().unwrap()],
-            },
+            upserted(2, &["10.9.0.0/24"]),
             SiteCommand::OpenCarrier {
                 connector: Box::new(connector(2)),
                 endpoint: "192.0.2.1:443".parse().unwrap(),
                 carrier: Carrier::Wireguard,
             },
+            SiteCommand::Tell { attempt: second, message: ClientMessage::Ping { request_id: 0 } },
         ]
     );
     assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 0, unsettled: 1 });
@@ -168,6 +183,116 @@ fn the_first_that_admits_us_carries_and_the_others_are_stopped() {
     let key = connector(2).wireguard_public_key;
     fixture.sites.handle_carrier_up(&key, Carrier::Wireguard, fixture.now);
     assert_eq!(fixture.sites.progress(), Progress { total: 1, established: 1, unsettled: 0 });
+    fixture.commands();
+
+    fixture.admit(first);
+    let commands = fixture.commands();
+    assert_eq!(commands[..2], [upserted(1, &[]), SiteCommand::StopSession { attempt: third }]);
+    let view = fixture.sites.views().next().unwrap();
+    assert_eq!(view.connector.unwrap().id, connector(2).id);
+    assert_eq!(view.standby.unwrap().connector.id, connector(1).id);
+}
+
+#[test]
+fn a_connector_that_dies_is_left_once_the_standby_has_answered() {
+    let (mut fixture, active, _standby) = Fixture::with_standby();
+    let end = SessionEnd::Lost("the connection was reset".to_owned());
+    fixture.sites.handle_ended(active, end, fixture.now);
+    let keys = [1, 2].map(|number| connector(number).wireguard_public_key);
+    assert_eq!(probed(&fixture.commands()), keys);
+
+    // Neither answers: it is the network.
+    fixture.wait(Duration::from_millis(350));
+    assert_eq!(fixture.active(), connector(1).id);
+
+    fixture.wait(Duration::from_secs(2));
+    assert_eq!(fixture.active(), connector(1).id);
+    fixture.sites.handle_suspected(&keys[0], fixture.now);
+    fixture.commands();
+    fixture.sites.handle_alive(&keys[1]);
+    fixture.wait(Duration::from_millis(350));
+
+    assert_eq!(fixture.active(), connector(2).id);
+    let commands = fixture.commands();
+    let upserts = commands.iter().filter(|it| matches!(it, SiteCommand::UpsertPeer { .. }));
+    let expected = [upserted(1, &[]), upserted(2, &["10.9.0.0/24"])];
+    assert!(upserts.eq(&expected), "{commands:?}");
+    let removed = SiteCommand::RemovePeer { public_key: keys[0] };
+    assert!(commands.contains(&removed), "{commands:?}");
+    assert_eq!(fixture.sites.progress().established, 1);
+}
+
+#[test]
+fn a_connector_that_answers_stays() {
+    let (mut fixture, active, _standby) = Fixture::with_standby();
+    let keys = [1, 2].map(|number| connector(number).wireguard_public_key);
+    let end = SessionEnd::Lost("the connection was reset".to_owned());
+    fixture.sites.handle_ended(active, end, fixture.now);
+    fixture.sites.handle_alive(&keys[1]);
+    fixture.sites.handle_alive(&keys[0]);
+    fixture.wait(Duration::from_secs(1));
+    assert_eq!(fixture.active(), connector(1).id);
+}
+
+#[test]
+fn a_standby_takes_over_at_once_from_one_that_refuses_us() {
+    let (mut fixture, active, _standby) = Fixture::with_standby();
+    fixture.sites.handle_ended(active, SessionEnd::Refused(Reason::BundleStale), fixture.now);
+    assert_eq!(fixture.commands(), [upserted(1, &[]), upserted(2, &["10.9.0.0/24"])]);
+    assert_eq!(fixture.sites.progress().established, 1);
+}
+
+#[test]
+fn new_flows_go_to_a_standby_that_stays_much_nearer() {
+    let (mut fixture, active, standby) = Fixture::with_standby();
+    let mut moves = Vec::new();
+    for _ in 0..6 {
+        fixture.wait_for_timer();
+        let asked = fixture.commands();
+        for (attempt, millis) in [(standby, 10), (active, 50)] {
+            if let Some(request_id) = pinged(&asked, attempt) {
+                fixture.now = fixture.now.after(Duration::from_millis(millis));
+                fixture.sites.handle_pong(attempt, request_id, 0, fixture.now);
+            }
+        }
+        moves.extend(fixture.commands());
+    }
+    let [from, to] = [1, 2].map(|number| connector(number).wireguard_public_key);
+    assert_eq!(fixture.active(), connector(2).id);
+    assert!(moves.contains(&SiteCommand::KeepFlows { from, to }), "{moves:?}");
+    assert_eq!(
+        fixture.sites.views().next().unwrap().standby.unwrap().connector.id,
+        connector(1).id
+    );
+}
+
+fn upserted(number: u8, prefixes: &[&str]) -> SiteCommand {
+    SiteCommand::UpsertPeer {
+        public_key: connector(number).wireguard_public_key,
+        endpoint: Some("192.0.2.1:443".parse().unwrap()),
+        preshared_key: None,
+        prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        shared: vec!["10.9.0.0/24".parse().unwrap()],
+    }
+}
+
+fn probed(commands: &[SiteCommand]) -> Vec<WireguardPublicKey> {
+    let probe = |command: &SiteCommand| match command {
+        SiteCommand::ProbeCarrier { public_key, .. } => Some(*public_key),
+        _ => None,
+    };
+    commands.iter().filter_map(probe).collect()
+}
+
+fn pinged(commands: &[SiteCommand], by: AttemptId) -> Option<u64> {
+    commands.iter().rev().find_map(|command| match command {
+        SiteCommand::Tell { attempt, message: ClientMessage::Ping { request_id } }
+            if *attempt == by =>
+        {
+            Some(*request_id)
+        }
+        _ => None,
+    })
 }
 
 #[test]
@@ -218,21 +343,60 @@ fn a_refused_session_loses_its_peer() {
 }
 
 #[test]
-fn a_draining_connector_carries_until_another_admits_us() {
+fn a_draining_connector_keeps_its_flows_until_it_has_ended() {
+    let (mut fixture, draining, _standby) = Fixture::with_standby();
+    let [from, to] = [1, 2].map(|number| connector(number).wireguard_public_key);
+    fixture.sites.handle_draining(draining, fixture.now);
+    assert_eq!(
+        fixture.commands()[..4],
+        [
+            upserted(1, &[]),
+            upserted(2, &["10.9.0.0/24"]),
+            SiteCommand::KeepFlows { from, to },
+            SiteCommand::Tell { attempt: draining, message: ClientMessage::Moved },
+        ]
+    );
+    assert_eq!(fixture.sites.progress().established, 1);
+
+    let end = SessionEnd::Lost("the connector closed the channel".to_owned());
+    fixture.sites.handle_ended(draining, end, fixture.now);
+    let removed = SiteCommand::RemovePeer { public_key: from };
+    assert!(fixture.commands().contains(&removed));
+    // It may come back, and stand by then.
+    fixture.wait(Duration::from_secs(1));
+    assert_eq!(fixture.started()[0].1, connector(1).id);
+}
+
+#[test]
+fn a_draining_connector_carries_until_another_does() {
     let (mut fixture, draining) = Fixture::established(&[1, 2]);
     fixture.sites.handle_draining(draining, fixture.now);
     let started = fixture.started();
     assert_eq!(started[0].1, connector(2).id);
-    assert_eq!(fixture.sites.progress().established, 1);
-
     fixture.admit(started[0].0);
-    let commands = fixture.commands();
-    let public_key = connector(1).wireguard_public_key;
-    assert_eq!(commands[0], SiteCommand::StopSession { attempt: draining });
-    let carrier = Carrier::Wireguard;
-    assert_eq!(commands[1], SiteCommand::CloseCarrier { public_key, carrier });
-    assert_eq!(commands[2], SiteCommand::RemovePeer { public_key });
-    assert!(matches!(commands[3], SiteCommand::UpsertPeer { .. }), "{commands:?}");
+    assert_eq!(fixture.active(), connector(1).id);
+
+    let key = connector(2).wireguard_public_key;
+    fixture.sites.handle_carrier_up(&key, Carrier::Wireguard, fixture.now);
+    assert_eq!(fixture.active(), connector(2).id);
+    let moved = SiteCommand::Tell { attempt: draining, message: ClientMessage::Moved };
+    assert!(fixture.commands().contains(&moved));
+}
+
+#[test]
+fn a_draining_connector_hears_that_there_is_no_other() {
+    let (mut fixture, attempt) = Fixture::established(&[1]);
+    fixture.sites.handle_draining(attempt, fixture.now);
+    let stays = SiteCommand::Tell { attempt, message: ClientMessage::Stays };
+    assert!(fixture.commands().contains(&stays));
+
+    let (mut fixture, attempt) = Fixture::established(&[1, 2]);
+    fixture.sites.handle_draining(attempt, fixture.now);
+    let other = fixture.started()[0].0;
+    fixture.end(other);
+    let stays = SiteCommand::Tell { attempt, message: ClientMessage::Stays };
+    assert!(fixture.commands().contains(&stays));
+    assert_eq!(fixture.sites.progress().established, 1);
 }
 
 #[test]
@@ -249,7 +413,8 @@ fn a_handshake_without_answer_is_begun_again_and_told() {
 }
 
 fn is_opening(commands: &[SiteCommand], expected: Carrier) -> bool {
-    matches!(commands, [SiteCommand::OpenCarrier { carrier, .. }] if *carrier == expected)
+    let is_it = |it: &SiteCommand| matches!(it, SiteCommand::OpenCarrier { carrier, .. } if *carrier == expected);
+    commands.iter().any(is_it)
 }
 
 #[test]
@@ -258,7 +423,8 @@ fn a_silent_peer_is_not_called_established() {
     let public_key = connector(1).wireguard_public_key;
     fixture.sites.handle_carrier_down(&public_key, Carrier::Wireguard, "silent", fixture.now);
     assert_eq!(fixture.sites.progress().established, 0);
-    fixture.wait_for_timer();
+    fixture.commands();
+    fixture.wait(Duration::from_secs(1));
     assert!(is_opening(&fixture.commands(), Carrier::Wireguard));
 }
 
@@ -321,6 +487,8 @@ fn a_prefix_that_moves_between_sites_is_lost_before_it_is_gained() {
             }
             SiteCommand::StartSession { .. }
             | SiteCommand::StopSession { .. }
+            | SiteCommand::KeepFlows { .. }
+            | SiteCommand::Tell { .. }
             | SiteCommand::OpenCarrier { .. }
             | SiteCommand::ProbeCarrier { .. }
             | SiteCommand::CloseCarrier { .. }
@@ -374,6 +542,9 @@ enum Step {
     Drain(usize),
     CarrierUp(u8, Carrier),
     CarrierDown(u8, Carrier),
+    Suspect(u8),
+    Alive(u8),
+    Pong(usize, u64, u8),
     Wait(u64),
     Configure(usize),
 }
@@ -387,7 +558,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..8_usize).prop_map(Step::Drain),
         2 => (1..5_u8, select(&Carrier::ALL)).prop_map(|(it, by)| Step::CarrierUp(it, by)),
         1 => (1..5_u8, select(&Carrier::ALL)).prop_map(|(it, by)| Step::CarrierDown(it, by)),
+        1 => (1..5_u8).prop_map(Step::Suspect),
+        2 => (1..5_u8).prop_map(Step::Alive),
+        2 => (0..8_usize, 0..8_u64, 0..=100_u8).prop_map(|(it, id, load)| Step::Pong(it, id, load)),
         4 => (0..12_000_u64).prop_map(Step::Wait),
+        4 => (0..400_u64).prop_map(Step::Wait),
         1 => (0..5_usize).prop_map(Step::Configure),
     ];
     vec(step, 1..80)
@@ -433,6 +608,13 @@ impl World {
                     let public_key = connector.wireguard_public_key;
                     assert!(self.peers.contains_key(&public_key), "opened a carrier to nobody");
                 }
+                SiteCommand::KeepFlows { from, to } => {
+                    assert!(self.peers.contains_key(&from), "keeps flows at nobody");
+                    assert!(self.peers.contains_key(&to), "moves flows to nobody");
+                }
+                SiteCommand::Tell { attempt, .. } => {
+                    assert!(self.attempts.contains(&attempt), "told nobody");
+                }
                 SiteCommand::ProbeCarrier { public_key, .. }
                 | SiteCommand::CloseCarrier { public_key, .. }
                 | SiteCommand::UseCarrier { public_key, .. } => {
@@ -453,7 +635,7 @@ impl World {
 
     fn check_invariants(&self, sites: &Sites) {
         let progress = sites.progress();
-        assert!(self.peers.len() <= progress.total, "a site has two peers");
+        assert!(self.peers.len() <= progress.total * 3, "a site has too many peers");
         assert!(progress.established <= self.peers.len());
         // Whatever happened, something goes on: a session, an attempt or a timer.
         if progress.total > 0 {
@@ -508,6 +690,19 @@ proptest! {
                 Step::CarrierDown(number, carrier) => {
                     let key = connector(number).wireguard_public_key;
                     sites.handle_carrier_down(&key, carrier, "silent", now);
+                }
+                Step::Suspect(number) => {
+                    let key = connector(number).wireguard_public_key;
+                    sites.handle_suspected(&key, now);
+                }
+                Step::Alive(number) => {
+                    sites.handle_alive(&connector(number).wireguard_public_key);
+                }
+                Step::Pong(choice, request_id, load) => {
+                    let count = world.attempts.len().max(1);
+                    if let Some(attempt) = world.attempts.get(choice % count) {
+                        sites.handle_pong(*attempt, request_id, load, now);
+                    }
                 }
                 Step::Wait(millis) => {
                     now = now.after(Duration::from_millis(millis));

@@ -70,6 +70,7 @@ pub(super) struct Peer {
     id: PeerId,
     public_key: WireguardPublicKey,
     allowed_ips: Vec<IpNet>,
+    shared_ips: Vec<IpNet>,
     tunn: Tunn,
     preshared_key: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
@@ -113,6 +114,7 @@ impl Peer {
             id,
             public_key,
             allowed_ips: Vec::new(),
+            shared_ips: Vec::new(),
             tunn,
             preshared_key: None,
             endpoint: None,
@@ -178,6 +180,15 @@ impl Peer {
 
     pub(super) fn is_allowed(&self, source: IpAddr) -> bool {
         self.allowed_ips.iter().any(|prefix| prefix.contains(&source))
+    }
+
+    pub(super) fn set_shared_ips(&mut self, prefixes: Vec<IpNet>) {
+        self.shared_ips = prefixes;
+    }
+
+    /// Whether it may send from an address that another peer owns.
+    pub(super) fn shares(&self, source: IpAddr) -> bool {
+        self.shared_ips.iter().any(|prefix| prefix.contains(&source))
     }
 
     /// Whether it was removed and is only heard out.

@@ -515,6 +515,26 @@ fn a_prefix_has_one_owner() {
 }
 
 #[test]
+fn who_shares_a_prefix_sends_from_it_and_its_owner_is_sent_to() {
+    let mut pair = Pair::connected();
+    let (peer, service) = (pair.connector_on_client, SERVICE.parse().unwrap());
+    let config = PeerConfig { allowed_ips: Vec::new(), ..connector_config() };
+    pair.client.upsert(config, pair.now).unwrap();
+    let owner = PeerConfig { public_key: secret(7).public_key(), ..connector_config() };
+    let owner = pair.client.upsert(owner, pair.now).unwrap();
+    let packet = sample::udp(SERVICE, CLIENT_INNER, (53, 4000), b"answer");
+    assert!(pair.connector_sends(&packet).is_empty());
+    assert!(!pair.client.may_send_from(peer, service));
+
+    pair.client.set_shared_ips(peer, connector_config().allowed_ips);
+
+    assert_eq!(pair.connector_sends(&packet), [packet]);
+    assert!(pair.client.may_send_from(peer, service));
+    assert!(!pair.client.may_send_from(peer, "192.0.2.200".parse().unwrap()));
+    assert_eq!(pair.client.owner_of(service), Some(owner));
+}
+
+#[test]
 fn counters_at_the_limit_never_reach_the_window() {
     let mut pair = Pair::connected();
     let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");

@@ -137,7 +137,7 @@ pub struct Tunnel {
     peers: PeersByIndex,
     indexes_by_key: HashMap<WireguardPublicKey, u32>,
     allowed_ips: AllowedIps<PeerId>,
-    /// The source that the last packet had, and its owner: most packets have the same.
+    /// The source that the last packet had, and who may send from it: most packets have the same.
     last_source: Option<(IpAddr, PeerId)>,
     next_serial: u64,
     /// The longest packet that there will be: the MTU of the interface.
@@ -253,6 +253,15 @@ impl Tunnel {
         Ok(peer.id())
     }
 
+    /// Lets a peer send from addresses that another peer owns, as when several lead to the same
+    /// network: packets go there by the owner alone, and come by each. Replaces what was said before.
+    pub fn set_shared_ips(&mut self, peer: PeerId, prefixes: Vec<IpNet>) {
+        self.last_source = None;
+        if let Some(peer) = living(&mut self.peers, peer) {
+            peer.set_shared_ips(prefixes);
+        }
+    }
+
     /// Mixes a key that both ends have into the handshakes with a peer. Another one than before ends
     /// its sessions, and the next handshake begins anew.
     pub fn set_preshared_key(&mut self, peer: PeerId, key: &PresharedKey) {
@@ -294,15 +303,18 @@ impl Tunnel {
         self.allowed_ips.owner_of(address)
     }
 
-    /// Whether an inner address is a peer's, as [`Self::owner_of`] would say, for packets that come
-    /// by another carrier.
-    pub fn owns(&mut self, peer: PeerId, source: IpAddr) -> bool {
+    /// Whether a peer may send from an inner address, as its owner or as one who shares it, for
+    /// packets that come by another carrier.
+    pub fn may_send_from(&mut self, peer: PeerId, source: IpAddr) -> bool {
         if self.last_source == Some((source, peer)) {
             return true;
         }
-        let owner = self.allowed_ips.owner_of(source);
-        self.last_source = owner.map(|owner| (source, owner));
-        owner == Some(peer)
+        let Some(owner) = self.allowed_ips.owner_of(source) else { return false };
+        let may = owner == peer || self.peer(peer).is_some_and(|peer| peer.shares(source));
+        if may {
+            self.last_source = Some((source, peer));
+        }
+        may
     }
 
     /// What is known of a peer.
@@ -540,15 +552,15 @@ impl Tunnel {
                 }
                 let is_leaving = peer.is_leaving();
                 let owner = self.allowed_ips.owner_of(source);
-                let is_its_own = match owner {
-                    Some(owner) => owner == id,
+                let may = match owner {
+                    Some(owner) => owner == id || peer.shares(source),
                     None => is_leaving && peer.is_allowed(source),
                 };
-                if is_its_own && is_leaving && carries_data(packet) {
+                if may && is_leaving && carries_data(packet) {
                     return self.dropped(DropReason::PeerRemoved, Some(id));
                 }
-                if is_its_own {
-                    self.last_source = owner.map(|owner| (source, owner));
+                if may {
+                    self.last_source = owner.map(|_owner| (source, id));
                     return Received::Packet { peer: id, packet };
                 }
                 self.out.count(DropReason::SourceSpoofed);
