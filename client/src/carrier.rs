@@ -41,6 +41,25 @@ impl std::fmt::Display for Carrier {
     }
 }
 
+/// What carries a session channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SessionCarrier {
+    /// HTTP/2, over TCP.
+    Http2,
+    /// HTTP/3 on QUIC, over UDP.
+    Quic,
+}
+
+impl std::fmt::Display for SessionCarrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Http2 => "http2",
+            Self::Quic => "quic",
+        })
+    }
+}
+
 /// Which carriers may be used.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum,
@@ -71,6 +90,16 @@ impl CarrierChoice {
 
     pub(crate) fn allows(self, carrier: Carrier) -> bool {
         self.only().is_none_or(|only| only == carrier)
+    }
+
+    /// What may carry a session channel, in the order in which it is tried. It passes where packets
+    /// do not, so only who wants no UDP at all gets none.
+    pub(crate) const fn of_sessions(self) -> &'static [SessionCarrier] {
+        match self {
+            Self::Auto | Self::Wireguard => &[SessionCarrier::Http2, SessionCarrier::Quic],
+            Self::Quic => &[SessionCarrier::Quic, SessionCarrier::Http2],
+            Self::Http2 => &[SessionCarrier::Http2],
+        }
     }
 
     pub(crate) const fn as_str(self) -> &'static str {

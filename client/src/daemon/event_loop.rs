@@ -245,11 +245,16 @@ impl EventLoop {
 
     fn handle_session(&mut self, attempt: AttemptId, event: SessionEvent, now: Now) {
         match event {
-            SessionEvent::Admitted { endpoint, preshared_key } => {
+            SessionEvent::Admitted { endpoint, carrier, preshared_key } => {
+                if let Some(session) = self.sessions.get_mut(&attempt) {
+                    session.note_carrier(carrier);
+                }
                 self.sites.handle_admitted(attempt, endpoint, preshared_key, now);
                 if let Some(view) = self.sites.views().find(|view| view.attempt == Some(attempt)) {
                     let connector_id = view.connector.map(|connector| connector.id);
-                    tracing::info!(%attempt, ?connector_id, %endpoint, "Connector admits us");
+                    tracing::info!(
+                        %attempt, ?connector_id, %endpoint, %carrier, "Connector admits us"
+                    );
                 }
             }
             SessionEvent::Message(message) => self.handle_message(attempt, message, now),

@@ -127,8 +127,8 @@ impl EventLoop {
     pub(super) fn execute_for_site(&mut self, command: SiteCommand, now: Now) {
         match command {
             SiteCommand::StartSession { attempt, connector } => {
-                let (Some(enrolled), Some(credential)) =
-                    (&self.enrolled, self.material.credential(now.time))
+                let (Some(tunnel), Some(enrolled), Some(credential)) =
+                    (&self.tunnel, &self.enrolled, self.material.credential(now.time))
                 else {
                     let end = SessionEnd::Refused(Reason::CredentialExpired);
                     self.sites.handle_ended(attempt, end, now);
@@ -141,6 +141,8 @@ impl EventLoop {
                     device_key: enrolled.device_key.clone(),
                     router: self.router.clone(),
                     resolver: self.resolver.clone(),
+                    carriers: self.sites.choice().of_sessions(),
+                    dialler: tunnel.data_plane.dialler(),
                 };
                 let session = Session::open(attempt, parts, self.events.clone());
                 self.sessions.insert(attempt, session);

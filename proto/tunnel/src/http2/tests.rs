@@ -165,7 +165,8 @@ async fn a_stream_that_is_broken_off_does_not_look_complete() {
     at_server.abort(Http3Code::ConnectError);
     let error = at_client.read(&mut half).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    assert!(error.to_string().contains("CONNECT"), "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("CONNECT"), "{source}");
 }
 
 #[tokio::test]

@@ -119,7 +119,9 @@ impl End {
         loop {
             let (reply, answer) = oneshot::channel();
             let is_so = is_so.clone();
-            self.run(move |endpoint, _now| drop(reply.send(is_so(endpoint))));
+            self.run(move |endpoint, _now| {
+                let _ = reply.send(is_so(endpoint));
+            });
             if answer.await.unwrap() {
                 return;
             }
