@@ -268,7 +268,7 @@ pub(crate) struct ControlPlaneOnStatus {
 }
 
 /// How a site is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionOnStatus {
     pub(crate) site_id: SiteId,
     pub(crate) site_name: String,
@@ -282,13 +282,35 @@ pub(crate) struct SessionOnStatus {
     pub(crate) session_carrier: Option<SessionCarrier>,
     /// How its keys are agreed on.
     pub(crate) key_exchange: Option<String>,
+    /// The round trip to the connector, in milliseconds.
+    pub(crate) round_trip_ms: Option<f64>,
+    /// How busy the connector is, in per cent.
+    pub(crate) load: Option<u8>,
     /// When the connector admitted us.
     pub(crate) since: Option<Timestamp>,
     pub(crate) last_handshake: Option<Timestamp>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
+    /// The connector that is ready to take over.
+    pub(crate) standby: Option<StandbyOnStatus>,
     /// What went wrong last, while it is not well.
     pub(crate) problem: Option<String>,
+}
+
+/// A connector that is ready to take over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StandbyOnStatus {
+    pub(crate) connector_id: ConnectorId,
+    pub(crate) connector_name: String,
+    pub(crate) endpoint: SocketAddr,
+    /// What would carry the packets; absent while there is nothing yet.
+    pub(crate) carrier: Option<Carrier>,
+    /// The round trip to the connector, in milliseconds.
+    pub(crate) round_trip_ms: Option<f64>,
+    /// How busy the connector is, in per cent.
+    pub(crate) load: u8,
+    /// When it admitted us.
+    pub(crate) since: Timestamp,
 }
 
 /// How far a session has come.

@@ -70,6 +70,11 @@ impl Admission {
         self.devices.get(&device_id)?.session_id()
     }
 
+    /// The device of a session that is open.
+    pub(crate) fn device_of(&self, session_id: SessionId) -> Option<DeviceId> {
+        self.by_session.get(&session_id).copied()
+    }
+
     /// What is known of a device that is admitted.
     pub(crate) fn device(&self, device_id: DeviceId) -> Option<DeviceOnConnector> {
         self.devices.get(&device_id).map(|admitted| admitted.device.clone())

@@ -1,6 +1,6 @@
 //! What can be said on the command line or in the environment.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use adit_tunnel::Offloads;
 use clap::{Args, Parser, Subcommand};
@@ -84,6 +84,11 @@ pub struct Config {
     #[arg(long, value_name = "LIST", env = "ADIT_CONNECTOR_OFFLOADS", default_value = "all")]
     pub(crate) offloads: Offloads,
 
+    /// After SIGTERM, how many seconds connections have to end when their clients have moved to
+    /// another connector.
+    #[arg(long, value_name = "SECONDS", env = "ADIT_CONNECTOR_DRAIN", default_value = "30")]
+    drain: u64,
+
     /// Threads that carry packets, each those of its own devices; by default half of the processors.
     #[arg(
         long,
@@ -98,6 +103,11 @@ pub struct Config {
 const MAX_LANES: i64 = 32;
 
 impl Config {
+    /// How long connections may take to end when the connector is told to stop.
+    pub(crate) const fn drain_grace(&self) -> Duration {
+        Duration::from_secs(self.drain)
+    }
+
     /// The other half of the processors is for the kernel's part and for the services' packets.
     pub(crate) fn lanes(&self) -> u8 {
         const MOST: u8 = 8;

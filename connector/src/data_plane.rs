@@ -4,6 +4,7 @@ mod carriers;
 mod command;
 mod distributor;
 mod handshakes;
+mod idle;
 mod metrics;
 
 use std::{
@@ -30,6 +31,7 @@ use self::{
     command::{Command, LaneHandle},
     distributor::{Distributor, FrameQueue, Owners},
     handshakes::Handshakes,
+    idle::Idle,
     metrics::Published,
 };
 pub(crate) use self::{
@@ -152,6 +154,7 @@ pub(crate) fn start(
             commands: incoming,
             metrics: published.clone(),
             metrics_due: now.monotonic,
+            idle: Idle::new(now.monotonic),
         };
         spawn(format!("lane-{number}"), ended.clone(), move || worker.run(&waiter))?;
     }
@@ -193,6 +196,7 @@ struct Worker {
     commands: mpsc::Receiver<Command>,
     metrics: Published,
     metrics_due: Instant,
+    idle: Idle,
 }
 
 /// Which device is which peer.
@@ -246,7 +250,9 @@ impl Worker {
             let interface = self.frames.is_none().then(|| self.path.as_fd());
             let ready =
                 waiter.wait(interface, Some(self.udp.as_fd()), Some(deadline), now.monotonic)?;
+            let before = now;
             let now = Now::read();
+            self.idle.note(now.monotonic.saturating_duration_since(before.monotonic));
             if ready.udp {
                 self.receive_datagrams(&mut batch, now)?;
             }
@@ -273,7 +279,7 @@ impl Worker {
         if now.monotonic >= self.metrics_due {
             self.metrics_due = now.monotonic + METRICS_INTERVAL;
             self.carriers.sweep();
-            self.publish_metrics();
+            self.publish_metrics(now);
         }
     }
 
@@ -304,6 +310,12 @@ impl Worker {
                         self.forwarder.handle_source(peer, remote, now);
                     }
                     let _ = done.send(peer.is_some());
+                }
+                Command::CountConnections { device_id, count } => {
+                    let peer = self.peers.by_device.get(&device_id);
+                    let open = peer.map_or(0, |(peer, _)| self.forwarder.connections_of(*peer));
+                    // Who asked may be gone.
+                    let _ = count.send(open);
                 }
                 Command::Enforce { standing, replaced } => {
                     // Who asked is gone only while the process ends.
@@ -667,7 +679,7 @@ impl Worker {
         }
     }
 
-    fn publish_metrics(&self) {
+    fn publish_metrics(&mut self, now: Now) {
         let lane_full = self.frames.as_ref().map_or(0, FrameQueue::lost);
         self.metrics.publish(
             self.number,
@@ -679,6 +691,7 @@ impl Worker {
                 losses: Losses { lane_full, ..self.losses },
                 send_losses: self.outbound.losses(),
                 quic: self.quic.counters(),
+                load: self.idle.take_load(now.monotonic),
             },
         );
     }
@@ -686,7 +699,7 @@ impl Worker {
     fn stop(&mut self, now: Now) {
         self.forwarder.drain(now);
         self.flush(now);
-        self.publish_metrics();
+        self.publish_metrics(now);
     }
 }
 

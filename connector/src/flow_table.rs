@@ -13,7 +13,7 @@ use std::{
 };
 
 use adit_policy::Authorization;
-use adit_proto::{FlowTuple, Timestamp};
+use adit_proto::{FlowTuple, Protocol, Timestamp};
 use hashbrown::HashTable;
 
 pub use self::flow::Volume;
@@ -116,6 +116,15 @@ impl FlowTable {
     /// How many flows a device has.
     pub(crate) fn held_by(&self, device: DevicePlace) -> usize {
         self.queues.get(index(device.0)).map_or(0, Queues::len)
+    }
+
+    /// How many TCP connections of a device are open.
+    pub(crate) fn connections_of(&self, device: DevicePlace) -> usize {
+        let Some(queues) = self.queues.get(index(device.0)) else { return 0 };
+        let firsts = [Worth::Open, Worth::Opening].into_iter().filter_map(|it| queues.first(it));
+        let row = |first| std::iter::successors(Some(first), |slot| self.details(*slot).next);
+        let is_tcp = |slot: &Slot| self.flow(*slot).key.protocol() == Protocol::Tcp;
+        firsts.flat_map(row).filter(is_tcp).count()
     }
 
     /// The flow of a device that is worth most.

@@ -185,6 +185,11 @@ impl Forwarder {
         &self.counters
     }
 
+    /// How many TCP connections of a device are open.
+    pub(crate) fn connections_of(&self, peer: PeerId) -> usize {
+        self.devices.place_of(peer).map_or(0, |place| self.flows.connections_of(place))
+    }
+
     /// Whether a flow is known and its authorization holds: what every packet asks first.
     pub fn is_live(&self, flow: &FlowTuple, now: Now) -> bool {
         self.flows.find(flow).is_some_and(|slot| self.is_current(slot, now))

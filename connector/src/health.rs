@@ -18,6 +18,8 @@ pub(crate) struct Health {
     pub(crate) events: watch::Receiver<EventCounters>,
     /// Whether the kernel forwards for us.
     pub(crate) forwarding: watch::Receiver<bool>,
+    /// Whether the connector is about to stop.
+    pub(crate) draining: watch::Receiver<bool>,
 }
 
 /// Serves until it is dropped.
@@ -32,6 +34,9 @@ pub(crate) async fn serve(listener: TcpListener, health: Health) -> std::io::Res
 
 async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {
     let unready = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
+    if *health.draining.borrow() {
+        return unready("draining\n");
+    }
     match &*health.standing.borrow() {
         Standing::Waiting => unready("no bundle yet\n"),
         Standing::Stale(_) => unready("bundle is stale, the control plane is silent\n"),

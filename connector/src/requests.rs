@@ -8,6 +8,7 @@ mod authorized;
 mod counted;
 mod dial;
 mod packets;
+mod streams;
 mod tcp;
 mod udp;
 
@@ -20,8 +21,8 @@ use adit_tunnel::IncomingRequest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, debug, info, info_span};
 
-pub(crate) use self::arrived::ArrivedRequest;
 use self::{answer::Refusal, arrived::Carrier};
+pub(crate) use self::{arrived::ArrivedRequest, streams::Streams};
 use crate::{
     credentials::Verifier,
     data_plane::{DataPlane, RecordSinks},
@@ -42,6 +43,8 @@ pub(crate) struct RequestServer {
     pub(crate) data_plane: DataPlane,
     pub(crate) own_addresses: watch::Receiver<OwnAddresses>,
     pub(crate) sinks: RecordSinks,
+    /// Those to services, which are waited for when the connector stops.
+    pub(crate) streams: Streams,
 }
 
 impl RequestServer {

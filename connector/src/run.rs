@@ -25,7 +25,7 @@ use crate::{
     health::{self, Health},
     listen,
     own_addresses::{self, OwnAddresses},
-    requests::{self, RequestServer},
+    requests::{self, RequestServer, Streams},
     sessions::{self, SessionsParts},
     state_dir::StateDir,
 };
@@ -40,6 +40,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     const DENIALS: usize = 1024;
 
     let mut shutdown = Shutdown::try_new()?;
+    let drain_grace = config.drain_grace();
 
     // What can fail on this host fails before the token is used up.
     let state = StateDir::try_open(&config.state_dir)?;
@@ -111,6 +112,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     })
     .context("failed to start the data plane")?;
 
+    let streams = Streams::default();
+    let (draining_now, draining_seen) = watch::channel(false);
     let (forwards, forwards_seen) = watch::channel(false);
     let (session_count, session_count_seen) = watch::channel(0);
     let (event_counters, event_counters_seen) = watch::channel(EventCounters::default());
@@ -138,6 +141,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         sessions: session_count_seen,
         events: event_counters_seen,
         forwarding: forwards_seen,
+        draining: draining_seen,
     };
     let uploader = EventUploader { control_plane, connector_id, records, counters: event_counters };
     let verifier = Verifier { standing: standing_seen.clone(), organisation_keys };
@@ -148,6 +152,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         data_plane: data_plane.clone(),
         own_addresses: own_seen.clone(),
         sinks,
+        streams: streams.clone(),
     };
     let sessions = SessionsParts {
         listener,
@@ -161,6 +166,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         own_addresses: own_seen.clone(),
         denials,
         count: session_count,
+        metrics: data_plane_metrics.clone(),
+        streams,
         drain: draining,
     };
 
@@ -201,17 +208,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let result: anyhow::Result<Stop> = running.await;
 
-    /// For the sessions to be told, and for the last access events.
-    const DRAIN_TIME: Duration = Duration::from_secs(3);
-    info!("Draining");
+    /// For the last packets and access events.
+    const STOP_TIME: Duration = Duration::from_secs(3);
+    let grace = if result.is_ok() { drain_grace } else { Duration::ZERO };
+    info!(grace_s = grace.as_secs(), "Draining; told to stop once more, it stops at once");
+    draining_now.send_replace(true);
     // Whoever has ended already needs no telling.
-    let _ = drain.send(());
+    let _ = drain.send(grace);
+    tokio::select! {
+        _ended = &mut serving => {}
+        _stop = shutdown.wait() => serving.abort(),
+    }
     let stopped = async {
-        let _ = (&mut serving).await;
         data_plane.stop().await;
         while data_plane_end.recv().await.is_some() {}
     };
-    let _ = tokio::time::timeout(DRAIN_TIME, stopped).await;
+    let _ = tokio::time::timeout(STOP_TIME, stopped).await;
     if let Ok(Stop::ForGood) = result {
         forwarding.remove().await;
     }
@@ -220,7 +232,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let error: &dyn std::error::Error = &error;
         warn!(error, "Failed to note when the control plane was last heard");
     }
-    if tokio::time::timeout(DRAIN_TIME, &mut uploading).await.is_err() {
+    if tokio::time::timeout(STOP_TIME, &mut uploading).await.is_err() {
         warn!("Some access events could not be delivered before the end");
     }
     info!("Stopped");

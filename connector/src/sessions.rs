@@ -1,11 +1,12 @@
 //! The task that owns admission: sessions speak to it, and it alone changes the data plane.
 
+mod drain;
 mod member;
 mod session;
 
 use std::{
     collections::HashMap,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use adit_proto::{
@@ -17,15 +18,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 pub(crate) use self::member::{Member, Members};
-use self::session::{Context, Directive};
+use self::{
+    drain::{COUNT_INTERVAL, Drain},
+    session::{Context, Directive},
+};
 use crate::{
     admission::{Admission, Output},
     credentials::Verifier,
-    data_plane::{DataPlane, DeviceOnConnector, Stopped},
+    data_plane::{DataPlane, DataPlaneMetrics, DeviceOnConnector, Stopped},
     enforced::Standing,
     forwarder::FlowRecord,
     own_addresses::OwnAddresses,
-    requests::ArrivedRequest,
+    requests::{ArrivedRequest, Streams},
 };
 
 /// What is asked of the registry.
@@ -42,6 +46,10 @@ pub(crate) enum Request {
     },
     /// A session has ended.
     Closed { session_id: SessionId },
+    /// As the connector drains, a client's new flows go to another.
+    Moved { session_id: SessionId },
+    /// As the connector drains, a client stays, for want of another.
+    Stays { session_id: SessionId },
     /// A request that is no session shows a credential.
     Vouch { credential: Box<Credential>, answer: oneshot::Sender<Result<Member, Reason>> },
 }
@@ -70,11 +78,15 @@ pub(crate) struct SessionsParts {
     pub(crate) denials: mpsc::Receiver<FlowRecord>,
     /// How many sessions there are.
     pub(crate) count: watch::Sender<usize>,
-    /// Told to drain; answers when the sessions have been told.
-    pub(crate) drain: oneshot::Receiver<()>,
+    /// What the data plane counts.
+    pub(crate) metrics: watch::Receiver<DataPlaneMetrics>,
+    /// Those of requests, which are waited for.
+    pub(crate) streams: Streams,
+    /// Told to drain, and how long that may take.
+    pub(crate) drain: oneshot::Receiver<Duration>,
 }
 
-/// Serves sessions until it is told to drain.
+/// Serves sessions until it is told to drain, and has.
 pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
     let SessionsParts { listener, from_lanes, standing, own_addresses, .. } = parts;
     let (requests, incoming) = parts.requests;
@@ -82,6 +94,7 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
         requests,
         verifier: parts.verifier,
         own_addresses: own_addresses.clone(),
+        metrics: parts.metrics,
         wireguard_public_key: parts.wireguard_public_key,
     };
     let accepting =
@@ -96,6 +109,8 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
         incoming,
         denials: parts.denials,
         count: parts.count,
+        streams: parts.streams,
+        drain: None,
     };
     let result = registry.run(parts.drain).await;
     accepting.abort();
@@ -113,6 +128,9 @@ struct Registry {
     incoming: mpsc::Receiver<Request>,
     denials: mpsc::Receiver<FlowRecord>,
     count: watch::Sender<usize>,
+    streams: Streams,
+    /// Set when the connector is to stop.
+    drain: Option<Drain>,
 }
 
 enum Event {
@@ -121,11 +139,11 @@ enum Event {
     OwnAddresses,
     Denial(FlowRecord),
     Timeout,
-    Drain,
+    Drain(Duration),
 }
 
 impl Registry {
-    async fn run(mut self, mut drain: oneshot::Receiver<()>) -> Result<(), Stopped> {
+    async fn run(mut self, mut drain: oneshot::Receiver<Duration>) -> Result<(), Stopped> {
         self.handle_own_addresses().await?;
         self.handle_standing().await?;
         loop {
@@ -150,7 +168,14 @@ impl Registry {
                 Event::Request(Request::Closed { session_id }) => {
                     self.outboxes.remove(&session_id);
                     self.admission.handle_closed(session_id);
+                    self.note_drained(session_id);
                 }
+                Event::Request(Request::Moved { session_id }) => {
+                    if let Some(drain) = &mut self.drain {
+                        drain.handle_moved(session_id);
+                    }
+                }
+                Event::Request(Request::Stays { session_id }) => self.note_drained(session_id),
                 Event::Standing => self.handle_standing().await?,
                 Event::OwnAddresses => self.handle_own_addresses().await?,
                 Event::Denial(record) => self.handle_denial(&record),
@@ -158,10 +183,10 @@ impl Registry {
                     self.admission.handle_timeout(SystemTime::now().into());
                     self.carry_out().await?;
                 }
-                Event::Drain => {
-                    self.drain();
-                    return Ok(());
-                }
+                Event::Drain(grace) => self.begin_drain(grace),
+            }
+            if self.has_drained().await? {
+                return Ok(());
             }
             self.count.send_if_modified(|count| {
                 let before = std::mem::replace(count, self.admission.session_count());
@@ -170,16 +195,17 @@ impl Registry {
         }
     }
 
-    async fn next_event(&mut self, drain: &mut oneshot::Receiver<()>) -> Event {
+    async fn next_event(&mut self, drain: &mut oneshot::Receiver<Duration>) -> Event {
         let until_timeout = self.admission.poll_timeout().map(|expires_at| {
             let now: Timestamp = SystemTime::now().into();
             expires_at.saturating_duration_since(now)
         });
-        // An hour when nothing is due; the wall clock may jump, so never for very long.
-        let wait = until_timeout.unwrap_or(Duration::from_secs(3600)).min(Duration::from_secs(10));
+        // The wall clock may jump, so never for very long.
+        let longest = if self.drain.is_some() { COUNT_INTERVAL } else { Duration::from_secs(10) };
+        let wait = until_timeout.unwrap_or(longest).min(longest);
         tokio::select! {
             biased;
-            _told_or_gone = drain => Event::Drain,
+            told = drain, if self.drain.is_none() => Event::Drain(told.unwrap_or_default()),
             Ok(()) = self.standing.changed() => Event::Standing,
             Some(request) = self.incoming.recv() => Event::Request(request),
             Ok(()) = self.own_addresses.changed() => Event::OwnAddresses,
@@ -228,6 +254,10 @@ impl Registry {
             Err(reason) => return Ok(Err(reason)),
         };
         if let Some(outbox) = outbox {
+            if let Some(drain) = &mut self.drain {
+                drain.handle_told(session_id);
+                let _full: Result<(), _> = outbox.try_send(Directive::Drain);
+            }
             self.outboxes.insert(session_id, outbox);
         }
         self.carry_out().await?;
@@ -311,9 +341,34 @@ impl Registry {
         }
     }
 
-    fn drain(&mut self) {
-        for (_session_id, outbox) in self.outboxes.drain() {
+    fn begin_drain(&mut self, grace: Duration) {
+        for outbox in self.outboxes.values() {
+            // Where there is no room, the client sees the end when it comes.
             let _full: Result<(), _> = outbox.try_send(Directive::Drain);
         }
+        let told = self.outboxes.keys().copied();
+        self.drain = Some(Drain::new(told, grace, Instant::now()));
+    }
+
+    fn note_drained(&mut self, session_id: SessionId) {
+        if let Some(drain) = &mut self.drain {
+            drain.handle_done(session_id);
+        }
+    }
+
+    /// Whether the connector drains and nothing is waited for any more.
+    async fn has_drained(&mut self) -> Result<bool, Stopped> {
+        let Some(drain) = &mut self.drain else { return Ok(false) };
+        for session_id in drain.poll_moved(Instant::now()) {
+            let device_id = self.admission.device_of(session_id);
+            let open = match device_id {
+                Some(device_id) => self.data_plane.count_connections(device_id).await?,
+                None => 0,
+            };
+            if open == 0 {
+                drain.handle_done(session_id);
+            }
+        }
+        Ok(drain.is_over(self.streams.count(), Instant::now()))
     }
 }

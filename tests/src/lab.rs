@@ -113,6 +113,26 @@ impl Lab {
         }
     }
 
+    /// Adds a machine for another connector beside the private services, at `198.18.11.2` and
+    /// `2001:db8:11::2`. Services see it as `10.9.1.1` and `fd00:9:1::1`.
+    #[must_use]
+    #[track_caller]
+    pub fn add_connector_host(&self) -> Host {
+        let host = self.world.host("connector2");
+        self.world.link(
+            (&host, "198.18.11.2/24 2001:db8:11::2/64"),
+            (&self.inet, "198.18.11.1/24 2001:db8:11::1/64"),
+        );
+        host.default_route("198.18.11.1");
+        host.default_route("2001:db8:11::1");
+        self.world
+            .link((&host, "10.9.1.1/24 fd00:9:1::1/64"), (&self.svc, "10.9.1.2/24 fd00:9:1::2/64"));
+        host.check(["ip", "route", "add", "10.9.0.0/24", "via", "10.9.1.2"]);
+        host.check(["ip", "route", "add", "fd00:9::/64", "via", "fd00:9:1::2"]);
+
+        host
+    }
+
     /// Watches every underlay link for `marker`: what an eavesdropper on the way would see.
     #[must_use]
     #[track_caller]

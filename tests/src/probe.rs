@@ -47,6 +47,17 @@ pub struct Pinged {
     pub last_answer_t: Option<u64>,
 }
 
+/// How a connection of [`Host::tcp_poll`] went.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Polled {
+    /// `answered`, or in the words of [`Ended::how`].
+    pub how: String,
+    /// Monotonic clock when the connection was tried.
+    pub started_t: u64,
+    /// Monotonic clock at the end.
+    pub t: u64,
+}
+
 /// What a checked transfer carried.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Transferred {
@@ -153,6 +164,13 @@ impl Host {
         self.tcp_ask_within(to, text, Duration::from_millis(500))
     }
 
+    /// Starts to ask a TCP echo server by a new connection every so often.
+    #[track_caller]
+    pub fn tcp_poll(&self, to: SocketAddr, every: Duration) -> Process {
+        let every = every.as_millis().to_string();
+        self.probe("tcp-poll").arg(to.to_string()).args(["--every-ms", &every]).spawn()
+    }
+
     /// Sends `count` datagrams, one per `every`, and counts the answers.
     #[track_caller]
     pub fn udp_ping(&self, to: SocketAddr, count: u32, every: Duration) -> Pinged {
@@ -210,6 +228,14 @@ impl Host {
 pub fn ended(download: &Process, timeout: Duration) -> Ended {
     let event = download.wait_for_event("end", timeout);
     serde_json::from_value(event).expect("the probe prints every field of an end")
+}
+
+/// Returns the connections of a [`Host::tcp_poll`] that have ended so far.
+#[must_use]
+pub fn polled(poll: &Process) -> Vec<Polled> {
+    let events = poll.events().into_iter().filter(|event| event["event"] == "polled");
+    let polled = events.map(|event| serde_json::from_value(event));
+    polled.map(|polled| polled.expect("the probe prints every field of a poll")).collect()
 }
 
 /// Waits until a [`Host::tcp_download`] has received `bytes`.

@@ -9,7 +9,9 @@ use super::{
     CliError, Format, Verdict, connection, print, print_json,
     table::{Table, printable},
 };
-use crate::ipc::{DenialOnStatus, Request, Response, SessionOnStatus, StateName, Status};
+use crate::ipc::{
+    DenialOnStatus, Request, Response, SessionOnStatus, StandbyOnStatus, StateName, Status,
+};
 
 /// As many denials as fit on a screen; `--json` shows all that are remembered.
 const SHOWN_DENIALS: usize = 5;
@@ -108,6 +110,7 @@ fn sessions(sessions: &[SessionOnStatus], now: Timestamp) -> String {
         "STATE",
         "CARRIER",
         "ENDPOINT",
+        "RTT",
         "SINCE",
         "HANDSHAKE",
         "RECEIVED",
@@ -122,11 +125,15 @@ fn sessions(sessions: &[SessionOnStatus], now: Timestamp) -> String {
             session.state.as_str().to_owned(),
             or_dash(session.carrier.map(|carrier| carrier.to_string())),
             or_dash(session.endpoint.map(|endpoint| endpoint.to_string())),
+            or_dash(session.round_trip_ms.map(round_trip)),
             or_dash(session.since.map(|since| ago(since, now))),
             or_dash(session.last_handshake.map(|at| ago(at, now))),
             bytes(session.bytes_received),
             bytes(session.bytes_sent),
         ]);
+        if let Some(standby) = &session.standby {
+            notes.push_str(&format!("  {}\n", standby_text(standby)));
+        }
         if let Some(key_exchange) = &session.key_exchange {
             notes.push_str(&format!("  keys: {}\n", printable(key_exchange)));
         }
@@ -136,6 +143,18 @@ fn sessions(sessions: &[SessionOnStatus], now: Timestamp) -> String {
         }
     }
     table.to_text("  ") + &notes
+}
+
+fn standby_text(standby: &StandbyOnStatus) -> String {
+    let name = printable(&standby.connector_name);
+    let carrier = standby.carrier.map(|carrier| format!(" by {carrier}"));
+    let carrier = carrier.unwrap_or_else(|| ", no carrier yet".to_owned());
+    let away = standby.round_trip_ms.map(|it| format!(", {} away", round_trip(it)));
+    format!("standby: {name}{carrier} at {}{}", standby.endpoint, away.unwrap_or_default())
+}
+
+fn round_trip(millis: f64) -> String {
+    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
 }
 
 fn denial_text(denial: &DenialOnStatus, now: Timestamp) -> String {

@@ -6,6 +6,9 @@
 //! ```
 
 mod kept_flows;
+mod last_segments;
+#[cfg(test)]
+mod sample;
 mod silence;
 mod worker;
 
@@ -37,6 +40,7 @@ enum Command {
     Announce,
     Probe { public_key: WireguardPublicKey, carrier: Carrier },
     KeepFlows { from: WireguardPublicKey, to: WireguardPublicKey },
+    TakeFlows { from: WireguardPublicKey },
     Use { public_key: WireguardPublicKey, carrier: Carrier },
     Remove { public_key: WireguardPublicKey },
     Connect { endpoint: SocketAddr, pin: Pin, dialled: Dialled },
@@ -144,6 +148,11 @@ impl DataPlane {
     /// Leaves the open flows among the packets that go to one peer with another.
     pub(crate) fn keep_flows(&self, from: WireguardPublicKey, to: WireguardPublicKey) {
         self.command(Command::KeepFlows { from, to });
+    }
+
+    /// Says again, to whom it goes now, what connections have said last to a peer that is lost.
+    pub(crate) fn take_flows(&self, from: WireguardPublicKey) {
+        self.command(Command::TakeFlows { from });
     }
 
     /// Sends packets to a peer by this carrier from here on.

@@ -77,6 +77,11 @@ pub(crate) enum SiteCommand {
         /// Where the new ones go.
         to: WireguardPublicKey,
     },
+    /// What open flows have said last to this peer, which is lost, goes to whom their packets go now.
+    TakeFlows {
+        /// Where they went.
+        from: WireguardPublicKey,
+    },
     /// Say something on a session channel.
     Tell {
         /// Which.

@@ -72,6 +72,11 @@ pub(crate) enum Command {
         outlet: PacketOutlet,
         done: oneshot::Sender<bool>,
     },
+    /// How many TCP connections of a device are open.
+    CountConnections {
+        device_id: DeviceId,
+        count: oneshot::Sender<usize>,
+    },
     /// What was enforced before goes back: freeing ten thousand policies takes long.
     Enforce {
         standing: Standing,
@@ -183,6 +188,17 @@ impl DataPlane {
         if let Some(lane) = self.lanes.get(home) {
             lane.inlet.push(device.subject.device_id, packet);
         }
+    }
+
+    /// How many TCP connections of a device are open.
+    pub(crate) async fn count_connections(&self, device_id: DeviceId) -> Result<usize, Stopped> {
+        let mut all = 0;
+        for lane in &self.lanes {
+            let (count, answer) = oneshot::channel();
+            lane.command(Command::CountConnections { device_id, count }).await?;
+            all += answer.await.map_err(|_error| Stopped)?;
+        }
+        Ok(all)
     }
 
     /// The connector's own addresses have changed.

@@ -20,6 +20,8 @@ pub(crate) struct DataPlaneMetrics {
     pub(crate) losses: Losses,
     pub(crate) send_losses: SendLosses,
     pub(crate) quic: QuicCounters,
+    /// Of the busiest lane, in per cent of its time.
+    pub(crate) load: u8,
 }
 
 /// What was lost between here and the kernel or a full queue.
@@ -39,7 +41,7 @@ pub(crate) struct Losses {
 
 impl AddAssign<&Self> for DataPlaneMetrics {
     fn add_assign(&mut self, other: &Self) {
-        let Self { peers, flows, forwarder, tunnel_drops, losses, send_losses, quic } = other;
+        let Self { peers, flows, forwarder, tunnel_drops, losses, send_losses, quic, load } = other;
         self.peers += peers;
         self.flows += flows;
         self.forwarder += forwarder;
@@ -47,6 +49,7 @@ impl AddAssign<&Self> for DataPlaneMetrics {
         self.losses += *losses;
         self.send_losses += *send_losses;
         self.quic += *quic;
+        self.load = self.load.max(*load);
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) fn render(health: &Health, now: Timestamp) -> String {
     page.value(&[], *health.sessions.borrow());
 
     let data_plane = health.data_plane.borrow();
+    page.gauge("adit_connector_load_percent", "How busy the busiest lane is");
+    page.value(&[], data_plane.load);
     page.gauge("adit_connector_peers", "Devices whose packets are expected");
     page.value(&[], data_plane.peers);
     page.gauge("adit_connector_flows", "Flows that are let through");

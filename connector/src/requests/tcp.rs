@@ -24,6 +24,7 @@ pub(super) async fn serve(
     host: &str,
     port: u16,
 ) {
+    let _open = server.streams.open();
     let (service, mut flow) =
         match dial::authorize(&server, &member, Protocol::Tcp, host, port).await {
             Ok(authorized) => authorized,

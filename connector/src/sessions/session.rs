@@ -17,8 +17,8 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::Request;
 use crate::{
-    admission::subject_of, credentials::Verifier, enforced::destination_of,
-    own_addresses::OwnAddresses, requests::ArrivedRequest,
+    admission::subject_of, credentials::Verifier, data_plane::DataPlaneMetrics,
+    enforced::destination_of, own_addresses::OwnAddresses, requests::ArrivedRequest,
 };
 
 /// What the registry tells a session.
@@ -35,6 +35,7 @@ pub(super) struct Context {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) verifier: Verifier,
     pub(super) own_addresses: watch::Receiver<OwnAddresses>,
+    pub(super) metrics: watch::Receiver<DataPlaneMetrics>,
     pub(super) wireguard_public_key: WireguardPublicKey,
 }
 
@@ -187,9 +188,12 @@ impl Session {
                 Ok(Next::GoOn)
             }
             ClientMessage::Ping { request_id } => {
-                self.sender.send(&ConnectorMessage::Pong { request_id }).await?;
+                let load = self.context.metrics.borrow().load;
+                self.sender.send(&ConnectorMessage::Pong { request_id, load }).await?;
                 Ok(Next::GoOn)
             }
+            ClientMessage::Moved => self.ask(Request::Moved { session_id: self.session_id }).await,
+            ClientMessage::Stays => self.ask(Request::Stays { session_id: self.session_id }).await,
         }
     }
 
@@ -205,10 +209,15 @@ impl Session {
             }
             Directive::Drain => {
                 self.sender.send(&ConnectorMessage::Draining).await?;
-                Ok(Next::End)
+                Ok(Next::GoOn)
             }
             Directive::Close => Ok(Next::End),
         }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Next, SessionError> {
+        let asked = self.context.requests.send(request).await;
+        Ok(if asked.is_ok() { Next::GoOn } else { Next::End })
     }
 
     async fn present(&mut self, token: &str) -> Result<Next, SessionError> {

@@ -86,6 +86,24 @@ impl Client {
         });
     }
 
+    /// Returns the name of the connector that packets of the first site go to.
+    #[must_use]
+    #[track_caller]
+    pub fn active(&self) -> String {
+        let status = self.status();
+        status["sessions"][0]["connector_id"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until another connector of the first site could take over at once, and returns its id.
+    #[track_caller]
+    pub fn wait_for_standby(&self) -> String {
+        wait_until("a connector stands by", READY_TIMEOUT, || {
+            let standby = &self.status()["sessions"][0]["standby"];
+            standby["carrier"].as_str()?;
+            standby["connector_id"].as_str().map(str::to_owned)
+        })
+    }
+
     /// Enrols the device with a key.
     #[track_caller]
     pub fn enroll(&self, key: &str) {

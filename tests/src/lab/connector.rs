@@ -3,6 +3,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::json;
+
 use super::{READY_TIMEOUT, control_plane::free_port};
 use crate::{ControlPlane, Host, Process, binary};
 
@@ -19,16 +21,29 @@ impl Connector {
     /// control plane sees it online.
     #[track_caller]
     pub fn start(host: &Host, ip: &str, control_plane: &ControlPlane, site: &str) -> Self {
+        Self::start_with(host, ip, control_plane, site, &[])
+    }
+
+    /// As [`Self::start`], with further arguments.
+    #[track_caller]
+    pub fn start_with(
+        host: &Host,
+        ip: &str,
+        control_plane: &ControlPlane,
+        site: &str,
+        args: &[&str],
+    ) -> Self {
         let token = control_plane.create_connector_token(site);
         host.write("connector-token", token);
         let ip_address: IpAddr = ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"));
         let listen = SocketAddr::new(ip_address, free_port(host, ip)).to_string();
         let state_dir = host.dir().join("connector");
-        let process = spawn(host, &listen, &state_dir, &[]);
-        let connector = Self { host: host.clone(), listen, state_dir, process };
+        let process = spawn(host, &listen, &state_dir, args);
+        let connector = Self { host: host.clone(), listen: listen.clone(), state_dir, process };
         control_plane.wait_for_item("/v1/connectors", READY_TIMEOUT, |item| {
             assert!(connector.process.is_running(), "ended: {}", connector.process.output());
-            item["site_id"] == site && item["connected"] == true
+            let is_it = item["endpoints"].as_array().is_some_and(|it| it.contains(&json!(listen)));
+            is_it && item["site_id"] == site && item["connected"] == true
         });
 
         connector

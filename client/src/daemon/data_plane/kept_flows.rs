@@ -57,65 +57,39 @@ impl KeptFlows {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use adit_tunnel::{PeerConfig, Tunnel, WireguardSecret};
-
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
-
-    fn kept() -> KeptFlows {
-        let now = Instant::now();
-        let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), 1420, now);
-        let config = PeerConfig {
-            public_key: WireguardSecret::try_generate().unwrap().public_key(),
-            allowed_ips: vec![],
-            endpoint: None,
-            keepalive: None,
-        };
-        KeptFlows::new(tunnel.upsert(config, now).unwrap())
-    }
-
-    /// An IPv4 packet of this protocol from this port, with these flags of TCP.
-    fn packet(protocol: u8, port: u16, flags: u8) -> Vec<u8> {
-        let mut packet = vec![0; 40];
-        packet[0] = 0x45;
-        packet[3] = 40;
-        packet[8] = 64;
-        packet[9] = protocol;
-        packet[12..20].copy_from_slice(&[100, 80, 0, 1, 10, 9, 0, 2]);
-        packet[20..22].copy_from_slice(&port.to_be_bytes());
-        packet[22..24].copy_from_slice(&443_u16.to_be_bytes());
-        packet[25] = 20; // The length, for UDP.
-        packet[32] = 0x50;
-        packet[33] = flags;
-        packet
-    }
+    use super::{
+        super::sample::{ACK, SYN, peers, tcp},
+        *,
+    };
 
     #[test]
     fn connections_that_were_open_stay_and_new_ones_go() {
-        let (mut kept, now) = (kept(), Instant::now());
-        assert!(kept.keeps(&packet(6, 1000, ACK), now));
-        assert!(!kept.keeps(&packet(6, 1001, SYN), now));
-        assert!(!kept.keeps(&packet(6, 1001, ACK), now));
-        assert!(kept.keeps(&packet(6, 1000, ACK), now));
+        let (mut kept, now) = (KeptFlows::new(peers()[0]), Instant::now());
+        assert!(kept.keeps(&tcp(1000, ACK), now));
+        assert!(!kept.keeps(&tcp(1001, SYN), now));
+        assert!(!kept.keeps(&tcp(1001, ACK), now));
+        assert!(kept.keeps(&tcp(1000, ACK), now));
         // An answer to a beginning is of one that was begun before.
-        assert!(kept.keeps(&packet(6, 1002, SYN | ACK), now));
+        assert!(kept.keeps(&tcp(1002, SYN | ACK), now));
     }
 
     #[test]
     fn what_is_no_connection_goes_at_once() {
-        let (mut kept, now) = (kept(), Instant::now());
-        assert!(!kept.keeps(&packet(17, 1000, 0), now));
+        let (mut kept, now) = (KeptFlows::new(peers()[0]), Instant::now());
+        let mut udp = tcp(1000, 0);
+        udp[9] = 17;
+        udp[25] = 20;
+        assert!(!kept.keeps(&udp, now));
         assert!(!kept.keeps(b"no packet", now));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (mut kept, now) = (kept(), Instant::now());
-        for number in 0..=u16::MAX {
-            assert!(!kept.keeps(&packet(6, number, SYN), now));
+        let (mut kept, now) = (KeptFlows::new(peers()[0]), Instant::now());
+        for port in 0..=u16::MAX {
+            assert!(!kept.keeps(&tcp(port, SYN), now));
         }
-        let mut another = packet(6, 1, SYN);
+        let mut another = tcp(1, SYN);
         another[15] = 2;
         assert!(kept.keeps(&another, now));
         assert!(!kept.keeps(&another, now + IDLE));

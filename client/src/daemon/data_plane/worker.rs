@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::{
     Command, DataPlaneEvent, UpsertedPeer,
     kept_flows::KeptFlows,
+    last_segments::LastSegments,
     silence::{Finding, Silence, Traffic},
 };
 use crate::{carrier::Carrier, daemon::event::Event};
@@ -72,6 +73,9 @@ pub(super) struct Worker {
     endpoints: Vec<(WireguardPublicKey, SocketAddr)>,
     /// By the peer that the new ones go to.
     kept_flows: HashMap<PeerId, KeptFlows>,
+    last_segments: LastSegments,
+    /// Whether there are several peers, so that one may take over from another.
+    has_several: bool,
     silences: HashMap<(PeerId, Carrier), Silence>,
     next_look: Instant,
 }
@@ -126,6 +130,8 @@ impl Worker {
             drops: Drops::default(),
             endpoints: Vec::new(),
             kept_flows: HashMap::new(),
+            last_segments: LastSegments::default(),
+            has_several: false,
             silences: HashMap::new(),
             next_look: now,
         }
@@ -154,7 +160,7 @@ impl Worker {
                 .wait(Some(tun), Some(udp), Some(deadline), now)
                 .context("failed to wait for packets")?;
             let now = Instant::now();
-            if ready.woken && !self.handle_commands(now) {
+            if ready.woken && !self.handle_commands(now)? {
                 return Ok(());
             }
             self.take_piped_packets()?;
@@ -238,12 +244,12 @@ impl Worker {
     }
 
     /// Returns false when the thread is to end.
-    fn handle_commands(&mut self, now: Instant) -> bool {
+    fn handle_commands(&mut self, now: Instant) -> anyhow::Result<bool> {
         loop {
             let command = match self.commands.try_recv() {
                 Ok(command) => command,
-                Err(std_mpsc::TryRecvError::Empty) => return true,
-                Err(std_mpsc::TryRecvError::Disconnected) => return false,
+                Err(std_mpsc::TryRecvError::Empty) => return Ok(true),
+                Err(std_mpsc::TryRecvError::Disconnected) => return Ok(false),
             };
             match command {
                 Command::Upsert(peer) => self.upsert(peer, now),
@@ -276,6 +282,14 @@ impl Worker {
                         self.kept_flows.insert(to, KeptFlows::new(from));
                     }
                 }
+                Command::TakeFlows { from } => {
+                    if let Some(from) = self.tunnel.peer_of(&from) {
+                        for mut frame in self.last_segments.take(from) {
+                            self.handle_frame(&mut frame, now)?;
+                        }
+                        self.outbound.flush(&mut self.tunnel, &mut self.udp, now);
+                    }
+                }
                 Command::Use { public_key, carrier } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key) {
                         self.carriers.insert(peer, carrier);
@@ -305,6 +319,7 @@ impl Worker {
                         self.quic.detach(peer);
                         self.carriers.remove(&peer);
                         self.pipes.remove(&peer);
+                        self.note_peers();
                         self.kept_flows.retain(|to, kept| *to != peer && kept.from != peer);
                     }
                 }
@@ -315,8 +330,15 @@ impl Worker {
                         peers.into_iter().filter_map(|peer| self.tunnel.status(peer)).collect();
                     let _ = reply.send(statuses);
                 }
-                Command::Stop => return false,
+                Command::Stop => return Ok(false),
             }
+        }
+    }
+
+    fn note_peers(&mut self) {
+        self.has_several = self.tunnel.peers().nth(1).is_some();
+        if !self.has_several {
+            self.last_segments.clear();
         }
     }
 
@@ -331,6 +353,7 @@ impl Worker {
             };
             match self.tunnel.upsert(config, now) {
                 Ok(peer) => {
+                    self.note_peers();
                     self.tunnel.set_shared_ips(peer, shared);
                     if let Some(preshared_key) = &preshared_key {
                         self.tunnel.set_preshared_key(peer, preshared_key);
@@ -446,30 +469,41 @@ impl Worker {
             let read = self.tun.read_frame(buffer).context("failed to read from the interface")?;
             let Some(frame) = read else { break };
             bytes += frame.len();
-            let Ok(frame) = Frame::try_parse(frame) else {
-                self.drops.malformed += 1;
-                continue;
-            };
-            match self.way_of(&frame, now) {
-                Way::Peer(peer, Carrier::Wireguard) => {
-                    let Self { outbound, tunnel, udp, .. } = self;
-                    outbound.seal_frame(tunnel, udp, peer, frame, now);
-                }
-                Way::Peer(peer, Carrier::Http2) => {
-                    let Some(pipe) = self.pipes.get(&peer) else { continue };
-                    let mut segments = frame.segments();
-                    while let Some(packet) = segments.next() {
-                        // The task that had the other end says when it has gone.
-                        let _is_open = pipe.push(packet);
-                    }
-                }
-                Way::Peer(peer, Carrier::Quic) => self.quic.send_frame(peer, frame, now),
-                Way::Refused(refusal) => self.refuse(&frame, refusal)?,
-                Way::Nowhere => {}
-            }
+            self.handle_frame(frame, now)?;
         }
         self.outbound.flush(&mut self.tunnel, &mut self.udp, now);
         self.quic.flush(&mut self.udp, now);
+        Ok(())
+    }
+
+    fn handle_frame(&mut self, frame: &mut [u8], now: Instant) -> anyhow::Result<()> {
+        let Ok(frame) = Frame::try_parse(frame) else {
+            self.drops.malformed += 1;
+            return Ok(());
+        };
+        let way = self.way_of(&frame, now);
+        if let Way::Peer(peer, _carrier) = way
+            && self.has_several
+        {
+            self.last_segments.note(peer, frame.packet(), now);
+        }
+        match way {
+            Way::Peer(peer, Carrier::Wireguard) => {
+                let Self { outbound, tunnel, udp, .. } = self;
+                outbound.seal_frame(tunnel, udp, peer, frame, now);
+            }
+            Way::Peer(peer, Carrier::Http2) => {
+                let Some(pipe) = self.pipes.get(&peer) else { return Ok(()) };
+                let mut segments = frame.segments();
+                while let Some(packet) = segments.next() {
+                    // The task that had the other end says when it has gone.
+                    let _is_open = pipe.push(packet);
+                }
+            }
+            Way::Peer(peer, Carrier::Quic) => self.quic.send_frame(peer, frame, now),
+            Way::Refused(refusal) => self.refuse(&frame, refusal)?,
+            Way::Nowhere => {}
+        }
         Ok(())
     }
 

@@ -170,6 +170,12 @@ impl EventLoop {
                     tunnel.data_plane.keep_flows(from, to);
                 }
             }
+            SiteCommand::TakeFlows { from } => {
+                tracing::info!(before = %from, "Flows go to another connector");
+                if let Some(tunnel) = &self.tunnel {
+                    tunnel.data_plane.take_flows(from);
+                }
+            }
             SiteCommand::Tell { attempt, message } => {
                 // One that does not keep up loses a ping, or is not waited for.
                 if let Some(session) = self.sessions.get(&attempt)

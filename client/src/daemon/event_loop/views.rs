@@ -1,5 +1,7 @@
 //! The daemon's state as the command line shows it.
 
+use std::time::Duration;
+
 use adit_proto::{ResourceId, WireguardPublicKey};
 
 use super::EventLoop;
@@ -12,7 +14,7 @@ use crate::{
     },
     ipc::{
         ControlPlaneOnStatus, DenialOnStatus, DeviceOnStatus, Failure, FailureCode,
-        ResourceOnStatus, SessionOnStatus, StateName, Status,
+        ResourceOnStatus, SessionOnStatus, StandbyOnStatus, StateName, Status,
     },
 };
 
@@ -175,10 +177,26 @@ fn session_view(view: SiteView<'_>, session_carrier: Option<SessionCarrier>) -> 
         carrier: view.carrier,
         session_carrier,
         key_exchange: view.carrier.and_then(Carrier::key_exchange).map(str::to_owned),
+        round_trip_ms: view.round_trip.map(millis),
+        load: view.load,
         since: view.since,
         last_handshake: None,
         bytes_received: 0,
         bytes_sent: 0,
+        standby: view.standby.map(|standby| StandbyOnStatus {
+            connector_id: standby.connector.id,
+            connector_name: standby.connector.name.clone(),
+            endpoint: standby.endpoint,
+            carrier: standby.carrier,
+            round_trip_ms: standby.round_trip.map(millis),
+            load: standby.load,
+            since: standby.since,
+        }),
         problem: view.problem,
     }
+}
+
+/// To a hundredth.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 100_000.0).round() / 100.0
 }

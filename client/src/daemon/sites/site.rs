@@ -575,10 +575,11 @@ impl Site {
             // A prefix is lost before it is gained.
             old.upsert(Role::Standby, &self.prefixes, outbox);
             new.upsert(Role::Active, &self.prefixes, outbox);
-            if what == Move::NewFlows {
-                let (from, to) = (old.public_key(), new.public_key());
-                outbox.push(SiteCommand::KeepFlows { from, to });
-            }
+            let (from, to) = (old.public_key(), new.public_key());
+            outbox.push(match what {
+                Move::NewFlows => SiteCommand::KeepFlows { from, to },
+                Move::Everything => SiteCommand::TakeFlows { from },
+            });
             if old.is_draining {
                 old.tell(ClientMessage::Moved, outbox);
                 self.finish_leaving(outbox);

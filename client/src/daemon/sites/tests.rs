@@ -105,6 +105,7 @@ impl Fixture {
             SiteCommand::StopSession { .. }
             | SiteCommand::UpsertPeer { .. }
             | SiteCommand::KeepFlows { .. }
+            | SiteCommand::TakeFlows { .. }
             | SiteCommand::Tell { .. }
             | SiteCommand::OpenCarrier { .. }
             | SiteCommand::ProbeCarrier { .. }
@@ -277,22 +278,25 @@ fn upserted(number: u8, prefixes: &[&str]) -> SiteCommand {
 }
 
 fn probed(commands: &[SiteCommand]) -> Vec<WireguardPublicKey> {
-    let probe = |command: &SiteCommand| match command {
-        SiteCommand::ProbeCarrier { public_key, .. } => Some(*public_key),
-        _ => None,
-    };
-    commands.iter().filter_map(probe).collect()
+    let mut probed = Vec::new();
+    for command in commands {
+        if let SiteCommand::ProbeCarrier { public_key, .. } = command {
+            probed.push(*public_key);
+        }
+    }
+    probed
 }
 
 fn pinged(commands: &[SiteCommand], by: AttemptId) -> Option<u64> {
-    commands.iter().rev().find_map(|command| match command {
-        SiteCommand::Tell { attempt, message: ClientMessage::Ping { request_id } }
-            if *attempt == by =>
+    let mut pinged = None;
+    for command in commands {
+        if let SiteCommand::Tell { attempt, message: ClientMessage::Ping { request_id } } = command
+            && *attempt == by
         {
-            Some(*request_id)
+            pinged = Some(*request_id);
         }
-        _ => None,
-    })
+    }
+    pinged
 }
 
 #[test]
@@ -488,6 +492,7 @@ fn a_prefix_that_moves_between_sites_is_lost_before_it_is_gained() {
             SiteCommand::StartSession { .. }
             | SiteCommand::StopSession { .. }
             | SiteCommand::KeepFlows { .. }
+            | SiteCommand::TakeFlows { .. }
             | SiteCommand::Tell { .. }
             | SiteCommand::OpenCarrier { .. }
             | SiteCommand::ProbeCarrier { .. }
@@ -611,6 +616,9 @@ impl World {
                 SiteCommand::KeepFlows { from, to } => {
                     assert!(self.peers.contains_key(&from), "keeps flows at nobody");
                     assert!(self.peers.contains_key(&to), "moves flows to nobody");
+                }
+                SiteCommand::TakeFlows { from } => {
+                    assert!(self.peers.contains_key(&from), "takes flows from nobody");
                 }
                 SiteCommand::Tell { attempt, .. } => {
                     assert!(self.attempts.contains(&attempt), "told nobody");

@@ -38,11 +38,11 @@ async fn messages_pass_both_ways_in_order() {
     for request_id in 0..50 {
         let received = from_client.next().await.unwrap().unwrap();
         assert_eq!(received, ClientMessage::Ping { request_id });
-        to_client.send(&ConnectorMessage::Pong { request_id }).await.unwrap();
+        to_client.send(&ConnectorMessage::Pong { request_id, load: 7 }).await.unwrap();
     }
     for request_id in 0..50 {
         let received = from_connector.next().await.unwrap().unwrap();
-        assert_eq!(received, ConnectorMessage::Pong { request_id });
+        assert_eq!(received, ConnectorMessage::Pong { request_id, load: 7 });
     }
 }
 

@@ -27,13 +27,13 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 pub(crate) struct AskArgs {
     /// Server to ask.
-    to: SocketAddr,
+    pub(crate) to: SocketAddr,
     /// What to send.
     #[arg(long)]
-    text: String,
+    pub(crate) text: String,
     /// How long to wait for a connection, and for the answer.
     #[arg(long, default_value_t = 5_000)]
-    timeout_ms: u64,
+    pub(crate) timeout_ms: u64,
 }
 
 /// What is known of a connection that has not ended.
@@ -103,7 +103,7 @@ pub(crate) fn ask(args: &AskArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask_once(args: &AskArgs) -> io::Result<String> {
+pub(crate) fn ask_once(args: &AskArgs) -> io::Result<String> {
     let timeout = Duration::from_millis(args.timeout_ms);
     let mut stream = TcpStream::connect_timeout(&args.to, timeout)?;
     stream.set_read_timeout(Some(timeout))?;

@@ -13,6 +13,7 @@ mod hold;
 mod http;
 mod load;
 mod packet_socket;
+mod poll;
 mod populate;
 mod raw;
 mod replay;
@@ -32,6 +33,8 @@ enum Cli {
     TcpServe(serve::Args),
     /// Connect, send a text, print the answer.
     TcpAsk(download::AskArgs),
+    /// Connect and ask again and again.
+    TcpPoll(poll::Args),
     /// Read from a TCP server until it ends, printing progress.
     TcpDownload(download::Args),
     /// Send datagrams back.
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse() {
         Cli::TcpServe(args) => serve::run(args),
         Cli::TcpAsk(args) => download::ask(&args),
+        Cli::TcpPoll(args) => poll::run(&args),
         Cli::TcpDownload(args) => download::run(&args),
         Cli::UdpServe(args) => udp::serve(&args),
         Cli::UdpPing(args) => udp::ping(&args),
