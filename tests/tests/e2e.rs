@@ -32,5 +32,7 @@ mod policy;
 mod restarts;
 #[path = "e2e/revocation.rs"]
 mod revocation;
+#[path = "e2e/sessions.rs"]
+mod sessions;
 #[path = "e2e/transfers.rs"]
 mod transfers;
