@@ -92,13 +92,20 @@ impl CarrierChoice {
         self.only().is_none_or(|only| only == carrier)
     }
 
-    /// What may carry a session channel, in the order in which it is tried. It passes where packets
-    /// do not, so only who wants no UDP at all gets none.
-    pub(crate) const fn of_sessions(self) -> &'static [SessionCarrier] {
-        match self {
-            Self::Auto | Self::Wireguard => &[SessionCarrier::Http2, SessionCarrier::Quic],
-            Self::Quic => &[SessionCarrier::Quic, SessionCarrier::Http2],
-            Self::Http2 => &[SessionCarrier::Http2],
+    /// What may carry a session channel, in the order in which it is tried, by what worked last. It
+    /// passes where packets do not, so only who wants no UDP at all gets none.
+    pub(crate) const fn of_sessions(
+        self,
+        remembered: Option<SessionCarrier>,
+    ) -> &'static [SessionCarrier] {
+        match (self, remembered) {
+            (Self::Http2, _) => &[SessionCarrier::Http2],
+            (Self::Quic, _) | (Self::Auto | Self::Wireguard, Some(SessionCarrier::Quic)) => {
+                &[SessionCarrier::Quic, SessionCarrier::Http2]
+            }
+            (Self::Auto | Self::Wireguard, Some(SessionCarrier::Http2) | None) => {
+                &[SessionCarrier::Http2, SessionCarrier::Quic]
+            }
         }
     }
 

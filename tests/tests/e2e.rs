@@ -16,6 +16,8 @@ mod durability;
 mod flows;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/known_networks.rs"]
+mod known_networks;
 #[path = "e2e/lanes.rs"]
 mod lanes;
 #[path = "e2e/masque.rs"]

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto::{ClientMessage, ConnectorMessage, ConnectorOnClient, PresharedKey};
+use adit_proto::{ClientMessage, ConnectorId, ConnectorMessage, ConnectorOnClient, PresharedKey};
 use adit_tunnel::{KeyPair, SessionError};
 use tokio::{
     sync::mpsc,
@@ -63,6 +63,7 @@ pub(crate) enum SessionEvent {
 #[derive(Debug)]
 pub(crate) struct Session {
     messages: mpsc::Sender<ClientMessage>,
+    connector_id: ConnectorId,
     carrier: Option<SessionCarrier>,
     _task: Task,
 }
@@ -86,6 +87,7 @@ impl Session {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (messages, receiver) = mpsc::channel(QUEUE_LEN);
+        let connector_id = parts.connector.id;
         let task = Task::spawn(async move {
             let end = match run(attempt, parts, receiver, &events).await {
                 Ok(never) => match never {},
@@ -94,7 +96,12 @@ impl Session {
             let event = SessionEvent::Ended(end);
             let _ = events.send(Event::Session { attempt, event }).await;
         });
-        Self { messages, carrier: None, _task: task }
+        Self { messages, connector_id, carrier: None, _task: task }
+    }
+
+    /// With whom it is.
+    pub(crate) const fn connector_id(&self) -> ConnectorId {
+        self.connector_id
     }
 
     /// What carries the channel, once it is there.

@@ -37,7 +37,7 @@ fn where_tcp_is_blocked_everything_works_by_a_session_over_quic() {
     let user = control_plane.create_user("ada");
     control_plane.permit(&[&user], &[&open_resource, &pacer_resource]);
     block_tcp(lab);
-    let client = scene.start_client(&lab.laptop, &user);
+    let client = client_by_any(&scene, &user);
     client.wait_until_reached(open.address);
 
     let down = client.adit(&["down"]);
@@ -90,7 +90,7 @@ fn a_session_moves_to_quic_when_tcp_is_blocked_and_breaks_no_connection() {
     let scene = Scene::new("tcp-goes");
     let lab = &scene.lab;
     let user = permit_all_of_the_site(&scene);
-    let client = scene.start_client(&lab.laptop, &user);
+    let client = client_by_any(&scene, &user);
     let (echo, sender) = (lab.svc.tcp_echo(SVC_V4), lab.svc.tcp_pacer(SVC_V4));
     client.wait_until_reached(echo.address);
     assert_eq!(session_carrier(&client).as_deref(), Some("http2"));
@@ -144,6 +144,15 @@ fn a_choice_of_http2_keeps_sessions_from_quic_and_one_of_quic_needs_no_tcp() {
     client.wait_until_reached(echo.address);
     assert_eq!(client.carrier().as_deref(), Some("http2"));
     assert_eq!(session_carrier(&client).as_deref(), Some("http2"));
+}
+
+/// Starts a client that may use every carrier, whatever the tests are told to use.
+fn client_by_any(scene: &Scene, user: &str) -> Client {
+    let client = Client::start(&scene.lab.laptop);
+    client.set_carrier("auto");
+    client.enroll(&scene.control_plane.create_enrollment_key(user));
+    client.up();
+    client
 }
 
 /// What carries the session channel of the first site at this moment.

@@ -73,7 +73,7 @@ impl EventLoop {
     fn set_carrier(&mut self, choice: CarrierChoice, now: Now) -> Result<Response, Failure> {
         self.store.save_carrier_choice(choice).map_err(|error| storage(&error))?;
         self.sites.set_choice(choice, now);
-        self.end_sessions_by_others(choice.of_sessions(), now);
+        self.end_sessions_by_others(choice.of_sessions(None), now);
         Ok(done(&format!(
             "Carrier is set to {}; `adit status` shows what carries",
             choice.as_str()

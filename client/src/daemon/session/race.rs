@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_carrier_that_is_not_allowed_is_not_tried() {
         let now = Instant::now();
-        let carriers = crate::carrier::CarrierChoice::Http2.of_sessions();
+        let carriers = crate::carrier::CarrierChoice::Http2.of_sessions(Some(SessionCarrier::Quic));
         let mut race = Race::new(&addresses(&["192.0.2.1:1"]), carriers, now);
         let http2 = race.poll_start(now)[0];
         assert_eq!(http2.carrier, SessionCarrier::Http2);

@@ -62,7 +62,7 @@ impl Session {
         before: Option<Self>,
         now: Now,
     ) -> Self {
-        let Admittance { endpoint, preshared_key, choice } = admittance;
+        let Admittance { endpoint, preshared_key, choice, remembered } = admittance;
         let carriers = before.map(|before| before.carriers);
         Self {
             attempt,
@@ -74,7 +74,7 @@ impl Session {
             has_channel: true,
             is_missed: false,
             is_draining: false,
-            carriers: carriers.unwrap_or_else(|| Carriers::new(choice, now.instant)),
+            carriers: carriers.unwrap_or_else(|| Carriers::new(choice, remembered, now.instant)),
             carrier_problem: None,
             latency: Latency::new(now.instant),
         }
