@@ -208,14 +208,19 @@ impl<In: DeserializeOwned> SessionReceiver<In> {
                 Ok(bytes) if !bytes.is_empty() => self.lines.extend(&bytes),
                 Ok(_end) if self.lines.is_empty() => return Ok(None),
                 Ok(_end) => return Err(SessionError::Malformed),
-                Err(error) => match SessionError::from(error) {
-                    SessionError::Connection(RequestError::Http2(Http2Error::Closed)) => {
-                        return Ok(None);
-                    }
-                    error => return Err(error),
-                },
+                Err(error) => {
+                    let error = SessionError::from(error);
+                    return if error.is_orderly() { Ok(None) } else { Err(error) };
+                }
             }
         }
+    }
+}
+
+impl SessionError {
+    /// Whether the peer merely needs the session no longer.
+    const fn is_orderly(&self) -> bool {
+        matches!(self, Self::Connection(RequestError::Http2(Http2Error::Closed)))
     }
 }
 

@@ -412,8 +412,6 @@ async fn sessions_over(near: DuplexStream, far: DuplexStream) -> (ClientChannel,
 }
 
 fn is_http2(error: &SessionError, is_expected: impl FnOnce(&Http2Error) -> bool) -> bool {
-    match error {
-        SessionError::Connection(RequestError::Http2(error)) => is_expected(error),
-        _ => false,
-    }
+    let SessionError::Connection(RequestError::Http2(error)) = error else { return false };
+    is_expected(error)
 }
