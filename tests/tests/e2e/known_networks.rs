@@ -78,8 +78,8 @@ fn time_to_carrier(client: &Client) -> Duration {
         let line = line.unwrap_or_else(|| panic!("no \"{message}\": {output}"));
         let time = line.split(' ').find_map(|word| word.split_once('T')?.1.strip_suffix('Z'));
         let parts = time.into_iter().flat_map(|time| time.split(':'));
-        let seconds = parts.fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().unwrap());
-        Duration::from_secs_f64(seconds)
+        let parts = parts.map(|part| part.parse::<f64>().expect("a number"));
+        Duration::from_secs_f64(parts.fold(0.0, |sum, part| sum * 60.0 + part))
     };
     // The day may end between the two.
     let (admitted, carried) = (time_of("Connector admits us"), time_of("Packets go by this"));
