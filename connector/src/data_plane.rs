@@ -6,6 +6,7 @@ mod distributor;
 mod handshakes;
 mod idle;
 mod metrics;
+mod repeats;
 
 use std::{
     collections::HashMap,
@@ -33,6 +34,7 @@ use self::{
     handshakes::Handshakes,
     idle::Idle,
     metrics::Published,
+    repeats::Repeats,
 };
 pub(crate) use self::{
     command::{AdmitError, DataPlane, DeviceOnConnector, Stopped},
@@ -138,6 +140,7 @@ pub(crate) fn start(
             tunnel,
             quic,
             carriers: Carriers::default(),
+            repeats: Repeats::default(),
             inlet,
             requests: requests.clone(),
             handshakes,
@@ -179,6 +182,7 @@ struct Worker {
     tunnel: Tunnel,
     quic: QuicEndpoint,
     carriers: Carriers,
+    repeats: Repeats,
     inlet: PacketInlet<DeviceId>,
     requests: mpsc::Sender<ArrivedRequest>,
     handshakes: Handshakes,
@@ -279,6 +283,7 @@ impl Worker {
         if now.monotonic >= self.metrics_due {
             self.metrics_due = now.monotonic + METRICS_INTERVAL;
             self.carriers.sweep();
+            self.repeats.sweep(now.monotonic);
             self.publish_metrics(now);
         }
     }
@@ -559,8 +564,14 @@ impl Worker {
             return;
         };
         let volume = Volume { packets: frame.packet_count().into(), bytes: frame.wire_bytes() };
-        match self.forwarder.handle_service_packet(&packet, volume, now) {
-            Service::Send(peer) => {
+        let decided = self.forwarder.handle_service_packet(&packet, volume, now);
+        if let Service::SendAgain(peer) = decided
+            && frame.packet_count() == 1
+        {
+            self.repeats.note(peer, &packet, now.monotonic);
+        }
+        match decided {
+            Service::Send(peer) | Service::SendAgain(peer) => {
                 let carrier = self.carriers.of(peer);
                 let refused_mtu = match carrier {
                     Carrier::Wireguard => {
@@ -614,6 +625,13 @@ impl Worker {
         }
     }
 
+    /// Sends a device that has come back what its services wait for it to acknowledge.
+    fn send_again(&mut self, peer: PeerId, now: Now) {
+        for packet in self.repeats.take(peer, now.monotonic) {
+            self.send_to(peer, &packet, now);
+        }
+    }
+
     fn handle_quic_events(&mut self, now: Now) {
         while let Some(event) = self.quic.poll_event() {
             match event {
@@ -627,6 +645,7 @@ impl Worker {
                 QuicEvent::Roamed { peer, remote } => {
                     debug!(device_id = ?self.peers.devices.get(&peer), %remote, "Device roamed");
                     self.forwarder.handle_source(peer, remote.ip(), now);
+                    self.send_again(peer, now);
                 }
                 QuicEvent::Detached { peer } => self.carriers.forget(peer, Carrier::Quic),
             }
@@ -646,6 +665,7 @@ impl Worker {
                 TunnelEvent::Roamed { peer, endpoint } => {
                     debug!(device_id = ?self.peers.devices.get(&peer), %endpoint, "Device roamed");
                     self.forwarder.handle_source(peer, endpoint.remote().ip(), now);
+                    self.send_again(peer, now);
                 }
             }
         }

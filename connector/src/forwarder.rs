@@ -54,6 +54,8 @@ pub enum Inner<'f> {
 pub enum Service {
     /// It goes to this device.
     Send(PeerId),
+    /// The same, of a TCP segment that has gone there before.
+    SendAgain(PeerId),
     /// It ends here, but may be of a connection that a restart made us forget: see
     /// `Forwarder::probe`.
     Orphan,
@@ -305,9 +307,9 @@ impl Forwarder {
         now: Now,
     ) -> Service {
         match self.admit_service(packet, volume, now) {
-            Ok(peer) => {
+            Ok((peer, is_repeated)) => {
                 self.counters.to_devices += volume;
-                Service::Send(peer)
+                if is_repeated { Service::SendAgain(peer) } else { Service::Send(peer) }
             }
             Err(reason) => {
                 self.count_drops(reason, volume.packets);
@@ -461,7 +463,7 @@ impl Forwarder {
         packet: &Packet<'_>,
         volume: Volume,
         now: Now,
-    ) -> Result<PeerId, Reason> {
+    ) -> Result<(PeerId, bool), Reason> {
         let flags = packet.tcp_flags();
         let is_error = packet.transport() == Transport::IcmpError;
         let tuple = match packet.transport() {
@@ -482,8 +484,9 @@ impl Forwarder {
         if !is_error {
             flow.last_seen = now.monotonic;
         }
-        let mut ends = false;
+        let (mut ends, mut is_repeated) = (false, false);
         if let Some(flags) = flags {
+            is_repeated = reset::is_repeated(flow.to_device.next_sequence, packet);
             reset::note_sequence(&mut flow.to_device.next_sequence, packet);
             flow.note_flags(flags, false);
             ends = flags.fin() || flags.rst();
@@ -492,7 +495,8 @@ impl Forwarder {
             self.flows.settle(slot);
         }
         let device = self.flows.flow(slot).device;
-        self.devices.seat(device).map(|seat| seat.peer).ok_or(Reason::FlowUnknown)
+        let seat = self.devices.seat(device).ok_or(Reason::FlowUnknown)?;
+        Ok((seat.peer, is_repeated))
     }
 
     fn is_of(&self, slot: Slot, peer: PeerId) -> bool {

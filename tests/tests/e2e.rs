@@ -10,6 +10,8 @@ mod attacks;
 mod bad_input;
 #[path = "e2e/carriers.rs"]
 mod carriers;
+#[path = "e2e/connectors.rs"]
+mod connectors;
 #[path = "e2e/durability.rs"]
 mod durability;
 #[path = "e2e/flows.rs"]

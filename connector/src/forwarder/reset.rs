@@ -50,6 +50,12 @@ pub(super) fn note_sequence(newest: &mut Option<u32>, packet: &Packet<'_>) {
     }
 }
 
+/// Whether a segment carries only what was sent before.
+pub(super) fn is_repeated(newest: Option<u32>, packet: &Packet<'_>) -> bool {
+    let (Some(newest), Some(end)) = (newest, sequence_end(packet)) else { return false };
+    packet.payload_len() > 0 && newest.wrapping_sub(end) < 1 << 31
+}
+
 fn sequence_end(packet: &Packet<'_>) -> Option<u32> {
     const TCP: u8 = 6;
     const IPV6_HEADER_LEN: usize = 40;

@@ -43,7 +43,10 @@ pub(super) struct Silence {
     before: Traffic,
     /// Since when something was sent and nothing heard.
     since: Option<Instant>,
+    /// Since when an answer is waited for.
     probed: Option<Instant>,
+    /// When it was asked last.
+    asked: Option<Instant>,
     trusted_until: Option<Instant>,
     heard_in_a_row: u32,
 }
@@ -75,15 +78,28 @@ impl Silence {
             }
             (Some(since), None) if now >= since + SUSPICION => {
                 self.probed = Some(now);
+                self.asked = Some(now);
                 Finding::Probe
             }
             _ => Finding::Well,
         }
     }
 
-    /// The other end was asked for another reason.
-    pub(super) fn handle_asked(&mut self, now: Instant) {
+    /// The other end is to be asked for another reason, whatever has come before; says whether it
+    /// was not asked a moment ago.
+    pub(super) fn handle_asked(&mut self, traffic: Traffic, now: Instant) -> bool {
+        /// Handshakes that follow each other sooner are not answered.
+        const MOMENT: Duration = Duration::from_millis(50);
+
+        if self.asked.is_some_and(|asked| now < asked + MOMENT) {
+            return false;
+        }
+        if self.probed.is_none() {
+            self.before = traffic;
+        }
         self.probed.get_or_insert(now);
+        self.asked = Some(now);
+        true
     }
 
     /// Whether an answer is waited for.
@@ -141,13 +157,15 @@ mod tests {
     fn who_is_asked_answers_or_is_silent() {
         let start = Instant::now();
         let (mut silence, later) = (Silence::default(), start + PATIENCE);
-        silence.handle_asked(start);
+        let before = Traffic { heard: 1, ..Traffic::default() };
+        assert!(silence.handle_asked(before, start));
+        assert!(!silence.handle_asked(before, start), "it was asked a moment ago");
         assert!(silence.is_waiting());
-        assert_eq!(silence.look(sent(0), start), Finding::Well);
-        let heard = Traffic { heard: 1, ..Traffic::default() };
+        assert_eq!(silence.look(before, start), Finding::Well, "what came before is no answer");
+        let heard = Traffic { heard: 2, ..Traffic::default() };
         assert_eq!(silence.look(heard, start), Finding::Answered);
         assert_eq!(silence.look(heard, later), Finding::Well);
-        silence.handle_asked(later);
+        assert!(silence.handle_asked(heard, later));
         assert_eq!(silence.look(heard, later + PATIENCE), Finding::Silent);
     }
 

@@ -203,20 +203,7 @@ impl Worker {
         for peer in peers {
             let Some(status) = self.tunnel.status(peer) else { continue };
             let carrier = self.carriers.get(&peer).copied().unwrap_or(Carrier::Wireguard);
-            let traffic = match carrier {
-                Carrier::Wireguard if status.last_handshake.is_none() => continue,
-                Carrier::Wireguard => Traffic {
-                    sent: status.sent_bytes,
-                    heard: status.received_bytes,
-                    last_sign: status.last_handshake,
-                },
-                Carrier::Quic => match self.quic.datagrams_of(peer) {
-                    Some((sent, heard)) => Traffic { sent, heard, last_sign: None },
-                    None => continue,
-                },
-                // TCP and the pings of HTTP/2 find out.
-                Carrier::Http2 => continue,
-            };
+            let Some(traffic) = self.traffic_of(peer, carrier) else { continue };
             let public_key = status.public_key;
             let silence = self.silences.entry((peer, carrier)).or_default();
             let event = match silence.look(traffic, now) {
@@ -232,6 +219,27 @@ impl Worker {
         }
         let is_waiting = self.silences.values().any(Silence::is_waiting);
         self.next_look = now + if is_waiting { ANSWER_INTERVAL } else { LOOK_INTERVAL };
+    }
+
+    /// What is counted of a carrier, if it is there and does not find out itself.
+    fn traffic_of(&mut self, peer: PeerId, carrier: Carrier) -> Option<Traffic> {
+        match carrier {
+            Carrier::Wireguard => {
+                let status = self.tunnel.status(peer)?;
+                let last_handshake = status.last_handshake?;
+                Some(Traffic {
+                    sent: status.sent_bytes,
+                    heard: status.received_bytes,
+                    last_sign: Some(last_handshake),
+                })
+            }
+            Carrier::Quic => {
+                let (sent, heard) = self.quic.datagrams_of(peer)?;
+                Some(Traffic { sent, heard, last_sign: None })
+            }
+            // TCP and the pings of HTTP/2 find out.
+            Carrier::Http2 => None,
+        }
     }
 
     /// Makes a peer answer by a carrier.
@@ -268,12 +276,14 @@ impl Worker {
                     self.quic.handle_address_changed();
                 }
                 Command::Probe { public_key, carrier } => {
-                    if let Some(peer) = self.tunnel.peer_of(&public_key) {
-                        self.ask(peer, carrier, now);
-                        if let Some(silence) = self.silences.get_mut(&(peer, carrier)) {
-                            silence.handle_asked(now);
-                            self.next_look = now + ANSWER_INTERVAL;
+                    if let Some(peer) = self.tunnel.peer_of(&public_key)
+                        && let Some(traffic) = self.traffic_of(peer, carrier)
+                    {
+                        let silence = self.silences.entry((peer, carrier)).or_default();
+                        if silence.handle_asked(traffic, now) {
+                            self.ask(peer, carrier, now);
                         }
+                        self.next_look = now + ANSWER_INTERVAL;
                     }
                 }
                 Command::KeepFlows { from, to } => {

@@ -50,6 +50,21 @@ fn an_icmp_error_about_a_live_flow_passes() {
 }
 
 #[test]
+fn a_segment_that_carries_nothing_new_is_known_as_repeated() {
+    let mut world = World::permitting_web();
+    world.tcp_from_device(WEB, 80, ACK).assert_forwarded();
+    let from_web =
+        |sequence, payload: &[u8]| segment(WEB, LAPTOP, (80, 4000), (sequence, 100, ACK), payload);
+    let (new, again) = (Service::Send(world.laptop), Service::SendAgain(world.laptop));
+    assert_eq!(world.service_sends(&from_web(500, b"first")), new);
+    assert_eq!(world.service_sends(&from_web(505, b"second")), new);
+    assert_eq!(world.service_sends(&from_web(500, b"first")), again);
+    assert_eq!(world.service_sends(&from_web(505, b"second")), again);
+    assert_eq!(world.service_sends(&from_web(511, b"")), new, "an acknowledgement");
+    assert_eq!(world.service_sends(&from_web(505, b"second and more")), new);
+}
+
+#[test]
 fn a_connection_from_before_a_restart_goes_on() {
     let mut world = World::permitting_web();
     world.tcp_from_device(WEB, 80, ACK).assert_forwarded();
