@@ -41,6 +41,25 @@ impl std::fmt::Display for Carrier {
     }
 }
 
+/// What carries a session channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SessionCarrier {
+    /// HTTP/2, over TCP.
+    Http2,
+    /// HTTP/3 on QUIC, over UDP.
+    Quic,
+}
+
+impl std::fmt::Display for SessionCarrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Http2 => "http2",
+            Self::Quic => "quic",
+        })
+    }
+}
+
 /// Which carriers may be used.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum,
@@ -71,6 +90,23 @@ impl CarrierChoice {
 
     pub(crate) fn allows(self, carrier: Carrier) -> bool {
         self.only().is_none_or(|only| only == carrier)
+    }
+
+    /// What may carry a session channel, in the order in which it is tried, by what worked last. It
+    /// passes where packets do not, so only who wants no UDP at all gets none.
+    pub(crate) const fn of_sessions(
+        self,
+        remembered: Option<SessionCarrier>,
+    ) -> &'static [SessionCarrier] {
+        match (self, remembered) {
+            (Self::Http2, _) => &[SessionCarrier::Http2],
+            (Self::Quic, _) | (Self::Auto | Self::Wireguard, Some(SessionCarrier::Quic)) => {
+                &[SessionCarrier::Quic, SessionCarrier::Http2]
+            }
+            (Self::Auto | Self::Wireguard, Some(SessionCarrier::Http2) | None) => {
+                &[SessionCarrier::Http2, SessionCarrier::Quic]
+            }
+        }
     }
 
     pub(crate) const fn as_str(self) -> &'static str {

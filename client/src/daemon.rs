@@ -9,6 +9,7 @@ mod event_loop;
 mod identity;
 mod ipc_server;
 mod journal;
+mod known_networks;
 mod material;
 mod obstacle;
 mod packet_carrier;

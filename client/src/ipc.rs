@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::carrier::{Carrier, CarrierChoice};
+use crate::carrier::{Carrier, CarrierChoice, SessionCarrier};
 use adit_proto::{
     ConnectorId, DeviceId, FlowTuple, PolicyId, Protocol, Reason, ResourceId, SiteId, Timestamp,
     Verdict, api::PortFilter,
@@ -278,6 +278,8 @@ pub(crate) struct SessionOnStatus {
     pub(crate) endpoint: Option<SocketAddr>,
     /// What carries the packets.
     pub(crate) carrier: Option<Carrier>,
+    /// What carries the session channel, while there is one.
+    pub(crate) session_carrier: Option<SessionCarrier>,
     /// How its keys are agreed on.
     pub(crate) key_exchange: Option<String>,
     /// The round trip to the connector, in milliseconds.

@@ -323,7 +323,6 @@ impl Worker {
                     // Who asked may be gone.
                     let _ = count.send(open);
                 }
-                Command::Admit { connection } => self.quic.admit(connection),
                 Command::Enforce { standing, replaced } => {
                     // Who asked is gone only while the process ends.
                     let _ = replaced.send(self.forwarder.handle_standing(standing, now));

@@ -1,4 +1,4 @@
-//! Requests of clients that are no sessions: to carry IP packets, UDP and TCP (MASQUE).
+//! Requests of clients but for sessions: to carry IP packets, UDP and TCP (MASQUE).
 //!
 //! Each shows a credential of its own, so that a client of others needs nothing else than HTTP.
 
@@ -37,6 +37,8 @@ pub(crate) const QUEUE: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct RequestServer {
     pub(crate) verifier: Verifier,
+    /// Where those go that are for sessions.
+    pub(crate) sessions: mpsc::Sender<IncomingRequest>,
     pub(crate) registry: mpsc::Sender<sessions::Request>,
     pub(crate) data_plane: DataPlane,
     pub(crate) own_addresses: watch::Receiver<OwnAddresses>,
@@ -49,6 +51,13 @@ impl RequestServer {
     /// Serves requests, each in a task of its own, until none can come any more.
     pub(crate) async fn run(self, mut incoming: mpsc::Receiver<ArrivedRequest>) {
         while let Some(ArrivedRequest { carrier, request }) = incoming.recv().await {
+            if request.is_session() {
+                // One that there is no room for is turned away.
+                if self.sessions.try_send(request).is_err() {
+                    debug!("More sessions than can be taken in");
+                }
+                continue;
+            }
             let span = info_span!("request", peer = %request.remote, %carrier);
             tokio::spawn(self.clone().serve(carrier, request).instrument(span));
         }
@@ -70,15 +79,8 @@ impl RequestServer {
                 return;
             }
         };
-        // Whoever is admitted is no stranger; if the data plane stops, so does this.
-        match carrier {
-            Carrier::Quic { lane, stream } => {
-                if self.data_plane.admit(lane, stream.connection()).await.is_err() {
-                    return;
-                }
-            }
-            Carrier::Http2 => request.admit(),
-        }
+        // Whoever is admitted is no stranger.
+        request.admit();
         match asked {
             ProxyRequest::ConnectIp { target: IpTarget::Any, protocol: None } => {
                 packets::serve(self, carrier, request, member).await;

@@ -100,6 +100,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (denials_in, denials) = mpsc::channel(DENIALS);
     let sinks = RecordSinks { access, denials: denials_in };
     let (requests_in, requests) = mpsc::channel(requests::QUEUE);
+    let (sessions_in, from_lanes) = mpsc::channel(sessions::INCOMING);
     let (registry, registry_requests) = mpsc::channel(sessions::REQUESTS);
     let (data_plane, data_plane_metrics, mut data_plane_end) = data_plane::start(DataPlaneParts {
         secret,
@@ -146,6 +147,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let verifier = Verifier { standing: standing_seen.clone(), organisation_keys };
     let request_server = RequestServer {
         verifier: verifier.clone(),
+        sessions: sessions_in,
         registry: registry.clone(),
         data_plane: data_plane.clone(),
         own_addresses: own_seen.clone(),
@@ -154,6 +156,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let sessions = SessionsParts {
         listener,
+        from_lanes,
         other_requests: requests_in,
         data_plane: data_plane.clone(),
         wireguard_public_key,

@@ -13,7 +13,7 @@ use adit_proto::{
     ConnectorMessage, Credential, DeviceId, PresharedKey, Reason, SessionId, Timestamp,
     WireguardPublicKey,
 };
-use adit_tunnel::Http2Listener;
+use adit_tunnel::{Http2Listener, IncomingRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -57,9 +57,14 @@ pub(crate) enum Request {
 /// Requests wait for room, so that none is lost.
 pub(crate) const REQUESTS: usize = 256;
 
+/// Sessions from lanes that wait to be taken in; more are turned away.
+pub(crate) const INCOMING: usize = 256;
+
 /// What sessions are made from.
 pub(crate) struct SessionsParts {
     pub(crate) listener: Http2Listener,
+    /// Requests for sessions that came to lanes.
+    pub(crate) from_lanes: mpsc::Receiver<IncomingRequest>,
     /// Where requests go that are no sessions.
     pub(crate) other_requests: mpsc::Sender<ArrivedRequest>,
     pub(crate) data_plane: DataPlane,
@@ -83,7 +88,7 @@ pub(crate) struct SessionsParts {
 
 /// Serves sessions until it is told to drain, and has.
 pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
-    let SessionsParts { listener, standing, own_addresses, .. } = parts;
+    let SessionsParts { listener, from_lanes, standing, own_addresses, .. } = parts;
     let (requests, incoming) = parts.requests;
     let context = Context {
         requests,
@@ -92,7 +97,8 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
         metrics: parts.metrics,
         wireguard_public_key: parts.wireguard_public_key,
     };
-    let accepting = tokio::spawn(session::accept(listener, parts.other_requests, context));
+    let accepting =
+        tokio::spawn(session::accept(listener, from_lanes, parts.other_requests, context));
     let registry = Registry {
         admission: Admission::default(),
         members: Members::default(),

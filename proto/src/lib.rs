@@ -11,7 +11,7 @@
 //!    follows `GET /v1/connector/stream` and fetches its [`Bundle`]. All three are [`Signed`] by
 //!    an organisation key.
 //! 3. *Admit.* The client opens a session channel to a connector: TLS with pins both ways, one
-//!    HTTP/2 stream that carries a line of JSON for each [`ClientMessage`] and
+//!    request over HTTP/2 or HTTP/3 that carries a line of JSON for each [`ClientMessage`] and
 //!    [`ConnectorMessage`].
 //! 4. *Carry.* Packets travel by WireGuard; the connector decides every flow by its bundle and
 //!    reports an [`AccessEvent`].

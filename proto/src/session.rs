@@ -1,5 +1,5 @@
-//! The session channel between client and connector: one HTTP/2 stream, one line of JSON a message
-//! each way.
+//! The session channel between client and connector: one request over HTTP/2 or HTTP/3, one line of
+//! JSON a message each way.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A MASQUE client on aioquic or h2: stacks of HTTP that share no code with the connector's.
 
-It speaks CONNECT-IP (RFC 9484), CONNECT-UDP (RFC 9298) and CONNECT (RFC 9114) to a connector, or
-breaks their rules on purpose, and prints what comes back as JSON lines. Each line has `event`, its
+It speaks CONNECT-IP (RFC 9484), CONNECT-UDP (RFC 9298) and CONNECT (RFC 9114) to a connector, holds
+a session with it, or breaks the rules on purpose, and prints what comes back as JSON lines. Each line has `event`, its
 name, and `t`, the monotonic clock in nanoseconds. What comes back is held to the RFCs: the first
 thing they forbid ends the program.
 
@@ -29,6 +29,7 @@ from ip_tunnel import ATTEMPTS, PATIENCE_S, IpTunnel
 from misbehaviour import kinds, run_misbehave
 from outcome import NoConnection, Refused, Violation, say
 from packets import Echo
+from session import hold_session, session_headers
 from stream import Data, Datagram, End, Peer, Stream, say_end, split_socket
 
 # Without the headers of IPv6 and UDP, and the context id.
@@ -80,6 +81,11 @@ async def exchange_datagram(stream: Stream, datagram: bytes) -> int:
         except asyncio.TimeoutError:
             continue
     raise asyncio.TimeoutError("no answer to a datagram")
+
+
+async def run_session(args: argparse.Namespace) -> None:
+    async with reached(args) as peer:
+        await hold_session(peer.request(session_headers(args)), args)
 
 
 async def run_connect(args: argparse.Namespace) -> None:
@@ -137,6 +143,8 @@ def parse_arguments() -> argparse.Namespace:
 
     tcp = add("connect", run_connect, "Fetch a page of a web server.")
     tcp.add_argument("--target", required=True, metavar="HOST:PORT")
+
+    add("session", run_session, "Hold a session for a moment.")
 
     wrong = add("misbehave", run_misbehave, "Break a rule, and print what the connector says.")
     wrong.add_argument("kind", metavar="KIND", help="a wrong one names all")

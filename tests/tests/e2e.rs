@@ -18,6 +18,8 @@ mod durability;
 mod flows;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/known_networks.rs"]
+mod known_networks;
 #[path = "e2e/lanes.rs"]
 mod lanes;
 #[path = "e2e/masque.rs"]
@@ -34,5 +36,7 @@ mod policy;
 mod restarts;
 #[path = "e2e/revocation.rs"]
 mod revocation;
+#[path = "e2e/sessions.rs"]
+mod sessions;
 #[path = "e2e/transfers.rs"]
 mod transfers;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod fetches;
+mod memory;
 mod questions;
 mod tunnel;
 mod views;
@@ -18,7 +19,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{fetches::Fetches, questions::Questions, tunnel::OpenTunnel};
+use self::{fetches::Fetches, memory::Memory, questions::Questions, tunnel::OpenTunnel};
 use super::{
     backoff::Jitter,
     clock::Now,
@@ -79,6 +80,7 @@ pub(crate) struct EventLoop {
     resolver: Resolver,
     questions: Questions,
     denials: Denials,
+    memory: Memory,
     jitter: Jitter,
     events: mpsc::Sender<Event>,
     incoming: mpsc::Receiver<Event>,
@@ -100,6 +102,7 @@ impl EventLoop {
             tracing::warn!(%error, "Choice of carrier is not known, so it is automatic");
             CarrierChoice::Auto
         });
+        let memory = Memory::load(&store);
         Self {
             store,
             interface,
@@ -119,6 +122,7 @@ impl EventLoop {
             resolver: Resolver::default(),
             questions: Questions::default(),
             denials: Denials::default(),
+            memory,
             jitter,
             events: events.0,
             incoming: events.1,
@@ -156,7 +160,7 @@ impl EventLoop {
                     self.handle_carrier(&public_key, carrier, event, now);
                 }
                 Event::DataPlane(event) => self.handle_data_plane(event, now),
-                Event::NetworkChanged => self.handle_network_changed(),
+                Event::NetworkChanged => self.handle_network_changed().await,
                 Event::Timeout => self.handle_timeout(now),
                 Event::Shutdown => break,
             }
@@ -245,11 +249,22 @@ impl EventLoop {
 
     fn handle_session(&mut self, attempt: AttemptId, event: SessionEvent, now: Now) {
         match event {
-            SessionEvent::Admitted { endpoint, preshared_key } => {
-                self.sites.handle_admitted(attempt, endpoint, preshared_key, now);
+            SessionEvent::Admitted { endpoint, carrier, preshared_key } => {
+                let mut remembered = None;
+                if let Some(session) = self.sessions.get_mut(&attempt) {
+                    session.note_carrier(carrier);
+                    let connector_id = session.connector_id();
+                    remembered = self.memory.remembered(connector_id).carrier;
+                    if self.sites.choice() == CarrierChoice::Auto {
+                        self.memory.note_session(connector_id, carrier, &self.store);
+                    }
+                }
+                self.sites.handle_admitted(attempt, endpoint, preshared_key, remembered, now);
                 if let Some(view) = self.sites.views().find(|view| view.attempt == Some(attempt)) {
                     let connector_id = view.connector.map(|connector| connector.id);
-                    tracing::info!(%attempt, ?connector_id, %endpoint, "Connector admits us");
+                    tracing::info!(
+                        %attempt, ?connector_id, %endpoint, %carrier, "Connector admits us"
+                    );
                 }
             }
             SessionEvent::Message(message) => self.handle_message(attempt, message, now),
@@ -333,10 +348,11 @@ impl EventLoop {
     }
 
     /// Tells the connectors where we are; whoever hears it answers there.
-    fn handle_network_changed(&self) {
+    async fn handle_network_changed(&mut self) {
         if let Some(tunnel) = &self.tunnel {
             tracing::debug!("Network of this machine has changed");
             tunnel.data_plane.announce();
+            self.memory.handle_network(self.router.find_network().await);
         }
     }
 

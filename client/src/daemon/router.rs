@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     journal::Journal,
+    known_networks::NetworkId,
     obstacle::chain,
     routing::{Overlap, Route, host_route, overlaps, route_outside, wanted_prefixes},
     task::Task,
@@ -40,6 +41,9 @@ enum Request {
     KeepOutside {
         address: IpAddr,
         reply: oneshot::Sender<()>,
+    },
+    FindNetwork {
+        reply: oneshot::Sender<Option<NetworkId>>,
     },
     Close {
         reply: oneshot::Sender<()>,
@@ -80,6 +84,11 @@ impl Router {
     /// Makes sure that packets to this address go outside the tunnel, however its prefixes lie.
     pub(crate) async fn keep_outside(&self, address: IpAddr) {
         self.ask(|reply| Request::KeepOutside { address, reply }).await;
+    }
+
+    /// The network that this machine is in; none: there is no default route.
+    pub(crate) async fn find_network(&self) -> Option<NetworkId> {
+        self.ask(|reply| Request::FindNetwork { reply }).await.flatten()
     }
 
     /// Takes away all that was made.
@@ -125,6 +134,9 @@ impl Actor {
                 Request::KeepOutside { address, reply } => {
                     self.keep_outside(address).await;
                     let _ = reply.send(());
+                }
+                Request::FindNetwork { reply } => {
+                    let _ = reply.send(self.find_network().await);
                 }
                 Request::Close { reply } => {
                     self.close().await;
@@ -297,6 +309,20 @@ impl Actor {
             }
         }
         open.outside.insert(address, wanted);
+    }
+
+    async fn find_network(&self) -> Option<NetworkId> {
+        match self.network.routes().await {
+            Ok(mut table) => {
+                let own_interface = self.open.as_ref().map(|open| open.index);
+                table.retain(|route| Some(route.interface) != own_interface);
+                NetworkId::find(&table)
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "Network of this machine is not known");
+                None
+            }
+        }
     }
 
     async fn add_host_route(&mut self, route: &Route) {

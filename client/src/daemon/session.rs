@@ -1,16 +1,27 @@
 //! One session channel with one connector.
 
-use std::{net::SocketAddr, time::Duration};
+mod dial;
+mod heartbeat;
+mod race;
 
-use adit_proto::{ClientMessage, ConnectorMessage, ConnectorOnClient, PresharedKey};
-use adit_tunnel::{KeyPair, SessionChannel, SessionError};
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
 };
 
+use adit_proto::{ClientMessage, ConnectorId, ConnectorMessage, ConnectorOnClient, PresharedKey};
+use adit_tunnel::{KeyPair, SessionError};
+use tokio::{
+    sync::mpsc,
+    time::{sleep_until, timeout},
+};
+
+use self::{
+    dial::connect,
+    heartbeat::{Beat, Heartbeat},
+};
 use super::{
+    data_plane::Dialler,
     event::Event,
     obstacle::chain,
     resolver::Resolver,
@@ -18,19 +29,17 @@ use super::{
     sites::{AttemptId, SessionEnd},
     task::Task,
 };
-
-/// How long one address is tried alone before the next is tried beside it (RFC 8305 §5).
-const HEAD_START: Duration = Duration::from_millis(250);
+use crate::carrier::SessionCarrier;
 
 /// How long a connector may think about a credential.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// As many addresses of one connector are tried.
-const MAX_ADDRESSES: usize = 8;
-
 /// Messages to a connector wait in here; when it is full they are dropped, and a credential comes
 /// again.
 const QUEUE_LEN: usize = 64;
+
+/// Pings of the channel itself; others count up from zero.
+const HEARTBEAT_ID: u64 = u64::MAX;
 
 /// What happens to a session.
 #[derive(Debug)]
@@ -39,6 +48,8 @@ pub(crate) enum SessionEvent {
     Admitted {
         /// Where.
         endpoint: SocketAddr,
+        /// By which the channel goes.
+        carrier: SessionCarrier,
         /// For WireGuard with it.
         preshared_key: Option<PresharedKey>,
     },
@@ -52,6 +63,8 @@ pub(crate) enum SessionEvent {
 #[derive(Debug)]
 pub(crate) struct Session {
     messages: mpsc::Sender<ClientMessage>,
+    connector_id: ConnectorId,
+    carrier: Option<SessionCarrier>,
     _task: Task,
 }
 
@@ -62,6 +75,9 @@ pub(crate) struct SessionParts {
     pub(crate) device_key: KeyPair,
     pub(crate) router: Router,
     pub(crate) resolver: Resolver,
+    /// What may carry the channel, in the order in which it is tried.
+    pub(crate) carriers: &'static [SessionCarrier],
+    pub(crate) dialler: Dialler,
 }
 
 impl Session {
@@ -71,6 +87,7 @@ impl Session {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (messages, receiver) = mpsc::channel(QUEUE_LEN);
+        let connector_id = parts.connector.id;
         let task = Task::spawn(async move {
             let end = match run(attempt, parts, receiver, &events).await {
                 Ok(never) => match never {},
@@ -79,7 +96,21 @@ impl Session {
             let event = SessionEvent::Ended(end);
             let _ = events.send(Event::Session { attempt, event }).await;
         });
-        Self { messages, _task: task }
+        Self { messages, connector_id, carrier: None, _task: task }
+    }
+
+    /// With whom it is.
+    pub(crate) const fn connector_id(&self) -> ConnectorId {
+        self.connector_id
+    }
+
+    /// What carries the channel, once it is there.
+    pub(crate) const fn carrier(&self) -> Option<SessionCarrier> {
+        self.carrier
+    }
+
+    pub(crate) const fn note_carrier(&mut self, carrier: SessionCarrier) {
+        self.carrier = Some(carrier);
     }
 
     /// Sends a message; returns whether there was room.
@@ -87,8 +118,6 @@ impl Session {
         self.messages.try_send(message).is_ok()
     }
 }
-
-type Channel = SessionChannel<ClientMessage, ConnectorMessage>;
 
 enum Never {}
 
@@ -98,7 +127,7 @@ async fn run(
     mut messages: mpsc::Receiver<ClientMessage>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Never, SessionEnd> {
-    let (endpoint, channel) = connect(&parts).await?;
+    let (way, channel) = connect(&parts).await?;
     let (mut sender, mut receiver) = channel.split();
     let lost = |error: SessionError| SessionEnd::Lost(chain(&error));
 
@@ -137,62 +166,45 @@ async fn run(
             return Err(SessionEnd::Lost("the connector did not answer the credential".to_owned()));
         }
     };
-    tell(SessionEvent::Admitted { endpoint, preshared_key }).await?;
+    let carrier = way.carrier;
+    tell(SessionEvent::Admitted { endpoint: way.endpoint, carrier, preshared_key }).await?;
 
+    let mut heartbeat = Heartbeat::new(carrier, Instant::now());
     loop {
+        let timer = async {
+            match heartbeat.poll_timeout() {
+                Some(at) => sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             message = messages.recv() => match message {
                 Some(message) => sender.send(&message).await.map_err(lost)?,
                 None => return Err(SessionEnd::Lost("the daemon closed it".to_owned())),
             },
-            message = receiver.next() => match message {
-                Some(Ok(ConnectorMessage::Refused { reason })) => {
-                    return Err(SessionEnd::Refused(reason));
+            message = receiver.next() => {
+                heartbeat.handle_heard(Instant::now());
+                match message {
+                    Some(Ok(ConnectorMessage::Refused { reason })) => {
+                        return Err(SessionEnd::Refused(reason));
+                    }
+                    Some(Ok(ConnectorMessage::Pong { request_id: HEARTBEAT_ID, .. })) => {}
+                    Some(Ok(message)) => tell(SessionEvent::Message(message)).await?,
+                    Some(Err(error)) => return Err(lost(error)),
+                    None => {
+                        return Err(SessionEnd::Lost("the connector closed the channel".to_owned()));
+                    }
                 }
-                Some(Ok(message)) => tell(SessionEvent::Message(message)).await?,
-                Some(Err(error)) => return Err(lost(error)),
-                None => {
-                    return Err(SessionEnd::Lost("the connector closed the channel".to_owned()));
+            }
+            () = timer => match heartbeat.handle_timeout(Instant::now()) {
+                Beat::Ask => {
+                    let ping = ClientMessage::Ping { request_id: HEARTBEAT_ID };
+                    sender.send(&ping).await.map_err(lost)?;
+                }
+                Beat::GiveUp => {
+                    return Err(SessionEnd::Lost("the connector answers no longer".to_owned()));
                 }
             },
         }
     }
-}
-
-/// Tries the connector's addresses, each with a small head start; the first that answers wins.
-async fn connect(parts: &SessionParts) -> Result<(SocketAddr, Channel), SessionEnd> {
-    let SessionParts { connector, device_key, router, resolver, .. } = parts;
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    let mut problem = "the connector has no endpoint; ask an administrator".to_owned();
-    for endpoint in &connector.endpoints {
-        match resolver.resolve(endpoint).await {
-            Ok(found) => {
-                for address in found {
-                    if !addresses.contains(&address) {
-                        addresses.push(address);
-                    }
-                }
-            }
-            Err(error) => problem = format!("cannot find the address of {endpoint}: {error}"),
-        }
-    }
-    addresses.truncate(MAX_ADDRESSES);
-
-    let mut attempts: FuturesUnordered<_> = addresses
-        .iter()
-        .zip(0_u32..)
-        .map(|(address, place)| async move {
-            sleep(HEAD_START * place).await;
-            router.keep_outside(address.ip()).await;
-            let channel = adit_tunnel::connect(*address, connector.pin, device_key).await?;
-            Ok::<_, SessionError>((*address, channel))
-        })
-        .collect();
-    while let Some(attempt) = attempts.next().await {
-        match attempt {
-            Ok(connected) => return Ok(connected),
-            Err(error) => problem = chain(&error),
-        }
-    }
-    Err(SessionEnd::Unreachable(problem))
 }

@@ -195,6 +195,7 @@ struct Admittance {
     endpoint: SocketAddr,
     preshared_key: Option<PresharedKey>,
     choice: CarrierChoice,
+    remembered: Option<Carrier>,
 }
 
 /// Where sites leave what they want done.
@@ -275,15 +276,16 @@ impl Sites {
         self.handle_timeout(now);
     }
 
-    /// A connector admits us.
+    /// A connector admits us; the remembered carrier is the one that worked here last.
     pub(crate) fn handle_admitted(
         &mut self,
         attempt: AttemptId,
         endpoint: SocketAddr,
         preshared_key: Option<PresharedKey>,
+        remembered: Option<Carrier>,
         now: Now,
     ) {
-        let at = Admittance { endpoint, preshared_key, choice: self.choice };
+        let at = Admittance { endpoint, preshared_key, choice: self.choice, remembered };
         if let Some(id) = self.site_of(attempt)
             && let Some(site) = self.sites.get_mut(&id)
         {

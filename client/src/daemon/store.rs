@@ -10,7 +10,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::identity::Identity;
+use super::{identity::Identity, known_networks::KnownNetworks};
 use crate::carrier::CarrierChoice;
 
 /// Why something cannot be kept or found.
@@ -68,6 +68,7 @@ struct Wish {
 const IDENTITY: &str = "identity.json";
 const WISH: &str = "wish.json";
 const SETTINGS: &str = "settings.json";
+const NETWORKS: &str = "networks.json";
 const CONFIG: &str = "client-config.jws";
 const CREDENTIAL: &str = "credential.jws";
 const DEVICE_KEY: &str = "device-key.pem";
@@ -157,6 +158,14 @@ impl Store {
 
     pub(crate) fn save_carrier_choice(&self, carrier: CarrierChoice) -> Result<(), StoreError> {
         self.write_json(SETTINGS, &Settings { carrier })
+    }
+
+    pub(crate) fn known_networks(&self) -> Result<KnownNetworks, StoreError> {
+        Ok(self.read_json(NETWORKS)?.unwrap_or_default())
+    }
+
+    pub(crate) fn save_known_networks(&self, known: &KnownNetworks) -> Result<(), StoreError> {
+        self.write_json(NETWORKS, known)
     }
 
     pub(crate) fn config(&self) -> Result<Option<String>, StoreError> {

@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use adit_policy::Subject;
 use adit_proto::{DeviceId, PresharedKey, Reason, WireguardPublicKey};
-use adit_tunnel::{
-    Lane, PacketInlet, PacketOutlet, PacketPipe, QuicConnectionId, QuicStreamId, UpsertError, Waker,
-};
+use adit_tunnel::{Lane, PacketInlet, PacketOutlet, PacketPipe, QuicStreamId, UpsertError, Waker};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{enforced::Standing, own_addresses::OwnAddresses};
@@ -78,10 +76,6 @@ pub(crate) enum Command {
     CountConnections {
         device_id: DeviceId,
         count: oneshot::Sender<usize>,
-    },
-    /// A connection is of one who is admitted.
-    Admit {
-        connection: QuicConnectionId,
     },
     /// What was enforced before goes back: freeing ten thousand policies takes long.
     Enforce {
@@ -194,16 +188,6 @@ impl DataPlane {
         if let Some(lane) = self.lanes.get(home) {
             lane.inlet.push(device.subject.device_id, packet);
         }
-    }
-
-    /// A connection of a lane is of one who is admitted, so it may have more of our memory.
-    pub(crate) async fn admit(
-        &self,
-        lane: usize,
-        connection: QuicConnectionId,
-    ) -> Result<(), Stopped> {
-        let lane = self.lanes.get(lane).ok_or(Stopped)?;
-        lane.command(Command::Admit { connection }).await
     }
 
     /// How many TCP connections of a device are open.

@@ -11,9 +11,7 @@ use adit_proto::{
     ClientMessage, ConnectorMessage, FlowTuple, Pin, PresharedKey, Reason, SessionId, Verdict,
     WireguardPublicKey,
 };
-use adit_tunnel::{
-    Http2Listener, Incoming, IncomingSession, SessionError, SessionReceiver, SessionSender,
-};
+use adit_tunnel::{Http2Listener, IncomingRequest, SessionError, SessionReceiver, SessionSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
@@ -41,9 +39,11 @@ pub(super) struct Context {
     pub(super) wireguard_public_key: WireguardPublicKey,
 }
 
-/// Takes sessions in, each in a task of its own, and hands other requests on.
+/// Takes sessions in from listener and lanes, each in a task of its own, and hands other requests
+/// on.
 pub(super) async fn accept(
     mut listener: Http2Listener,
+    mut from_lanes: mpsc::Receiver<IncomingRequest>,
     requests: mpsc::Sender<ArrivedRequest>,
     context: Context,
 ) {
@@ -52,16 +52,17 @@ pub(super) async fn accept(
 
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     loop {
-        let incoming = match listener.accept().await {
-            Incoming::Session(incoming) => incoming,
-            Incoming::Request(request) => {
-                // One that there is no room for is turned away.
-                if requests.try_send(ArrivedRequest::on_listener(request)).is_err() {
-                    debug!("More requests than can be looked at");
-                }
-                continue;
-            }
+        let incoming = tokio::select! {
+            incoming = listener.accept() => incoming,
+            Some(incoming) = from_lanes.recv() => incoming,
         };
+        if !incoming.is_session() {
+            // One that there is no room for is turned away.
+            if requests.try_send(ArrivedRequest::on_listener(incoming)).is_err() {
+                debug!("More requests than can be looked at");
+            }
+            continue;
+        }
         let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
             debug!(peer = %incoming.remote, "Turned a session away, too many wait to be admitted");
             continue;
@@ -74,7 +75,8 @@ pub(super) async fn accept(
         }
         let preshared_key = PresharedKey::from_bytes(preshared_key);
         let session_id = SessionId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid());
-        let span = info_span!("session", %session_id, peer = %incoming.remote);
+        let carrier = if incoming.quic_stream().is_some() { "quic" } else { "http2" };
+        let span = info_span!("session", %session_id, peer = %incoming.remote, carrier);
         let session = Session::run(session_id, preshared_key, incoming, context.clone(), place);
         tokio::spawn(session.instrument(span));
     }
@@ -104,15 +106,15 @@ impl Session {
     async fn run(
         session_id: SessionId,
         preshared_key: PresharedKey,
-        incoming: IncomingSession,
+        incoming: IncomingRequest,
         context: Context,
         place: OwnedSemaphorePermit,
     ) {
         /// Messages to a client that reads slowly; then it loses them or its session.
         const OUTBOX: usize = 64;
 
-        let IncomingSession { remote, peer_pin, channel } = incoming;
-        let (sender, receiver) = channel.split();
+        let (remote, peer_pin) = (incoming.remote, incoming.peer_pin);
+        let (sender, receiver) = incoming.into_session().split();
         let (outbox, directives) = mpsc::channel(OUTBOX);
         let requests = context.requests.clone();
         let session = Self {

@@ -9,6 +9,7 @@
 mod body;
 mod byte_stream;
 mod capsule_stream;
+mod connection_handle;
 mod http_connection;
 mod incoming_request;
 
@@ -19,3 +20,5 @@ pub use self::{
     http_connection::{HttpConnection, RequestError},
     incoming_request::IncomingRequest,
 };
+
+pub(crate) use self::connection_handle::ConnectionHandle;

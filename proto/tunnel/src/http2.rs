@@ -19,10 +19,14 @@ use std::{net::SocketAddr, time::Duration};
 
 pub use self::{
     client::{Http2Connection, connect},
-    listener::{Http2Listener, Incoming, IncomingSession},
+    listener::Http2Listener,
 };
 
-pub(crate) use self::{handle::Handle, responder::Http2Responder, stream::Http2Stream};
+pub(crate) use self::{
+    handle::{Handle, Shared},
+    responder::Http2Responder,
+    stream::Http2Stream,
+};
 
 #[cfg(test)]
 pub(crate) use self::server::{Peer, Server};

@@ -23,7 +23,7 @@ pub use exchange::{
     Answer, Body, ByteStream, CapsuleStream, CapsuleStreamError, HttpConnection, IncomingRequest,
     RequestError,
 };
-pub use http2::{Http2Connection, Http2Error, Http2Listener, Incoming, IncomingSession, connect};
+pub use http2::{Http2Connection, Http2Error, Http2Listener, connect};
 pub use identity::{IdentityError, KeyPair, load_or_create_wireguard_secret};
 pub use offload::{
     Frame, FrameError, Merger, Offloads, Run, Segments, UnknownOffload, VirtioHeader,

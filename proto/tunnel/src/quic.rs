@@ -26,7 +26,7 @@ mod violation;
 pub use endpoint::{QuicConnectionId, QuicCounters, QuicEndpoint, QuicEvent, QuicStreamId};
 pub use mailbox::{QuicConnection, QuicError};
 
-pub(crate) use mailbox::{QuicResponder, RequestDatagrams};
+pub(crate) use mailbox::{QuicHandle, QuicResponder, RequestDatagrams};
 pub(crate) use pipe::Pipe;
 
 use crate::IncomingRequest;

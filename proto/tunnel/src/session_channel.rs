@@ -1,21 +1,23 @@
-//! The session channel between client and connector: one stream of an HTTP/2 connection, a line of
-//! JSON for each message.
+//! The session channel between client and connector: one request, over HTTP/2 or HTTP/3, whose bodies
+//! hold a line of JSON for each message.
 
 mod line;
+mod shared_stream;
 #[cfg(test)]
 mod tests;
 
-use std::{future::poll_fn, marker::PhantomData, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
 
-use adit_proto::MAX_SESSION_LINE_LEN;
-use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream};
-use http::StatusCode;
+use adit_proto::{
+    ClientMessage, ConnectorMessage, MAX_SESSION_LINE_LEN, SESSION_PATH,
+    http3::{Field, RequestHead},
+};
+use bytes::BytesMut;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use self::line::LineBuffer;
-use crate::{Http2Error, http2::Handle};
+use self::{line::LineBuffer, shared_stream::SharedStream};
+use crate::{Body, Http2Error, HttpConnection, RequestError};
 
 /// Both directions of a session channel.
 ///
@@ -28,18 +30,16 @@ pub struct SessionChannel<Out, In> {
 
 /// The direction away from this process. Dropping it ends the direction.
 pub struct SessionSender<Out> {
-    stream: SendStream<Bytes>,
-    unsent: Bytes,
-    handle: Arc<Handle>,
+    stream: Arc<SharedStream>,
+    unsent: BytesMut,
     message: PhantomData<fn(Out)>,
 }
 
 /// The direction towards this process.
 pub struct SessionReceiver<In> {
-    stream: RecvStream,
+    stream: Arc<SharedStream>,
     lines: LineBuffer,
     has_ended: bool,
-    handle: Arc<Handle>,
     message: PhantomData<fn() -> In>,
 }
 
@@ -48,14 +48,20 @@ pub struct SessionReceiver<In> {
 pub enum SessionError {
     /// There is no connection, or no longer.
     #[error(transparent)]
-    Connection(#[from] Http2Error),
-    /// The peer speaks HTTP/2, but opens no session.
+    Connection(#[from] RequestError),
+    /// The peer speaks HTTP, but opens no session.
     #[error("the peer opens no session: it answered {status}")]
     Refused {
         /// The answer's.
-        status: StatusCode,
+        status: u16,
     },
-    /// The peer answers pings, but takes no messages.
+    /// The stream was broken off.
+    #[error("the session was broken off")]
+    Broken {
+        /// What is known of it.
+        source: io::Error,
+    },
+    /// The peer is there, but takes no messages.
     #[error("the peer took no message for {} s", SEND_TIMEOUT.as_secs())]
     Stalled,
     /// A message is longer than both sides have agreed.
@@ -69,21 +75,39 @@ pub enum SessionError {
 /// How long a message may wait for a peer that does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
+impl SessionChannel<ClientMessage, ConnectorMessage> {
+    /// Opens a session with the connector at this endpoint. The connection has one at most, and
+    /// closes with it.
+    ///
+    /// # Errors
+    ///
+    /// See [`SessionError`].
+    pub async fn open(
+        connection: HttpConnection,
+        endpoint: SocketAddr,
+    ) -> Result<Self, SessionError> {
+        let answer = connection.request(session_head(endpoint)).await?;
+        if answer.head.status != 200 {
+            return Err(SessionError::Refused { status: answer.head.status });
+        }
+        Ok(Self::new(answer.body, Some(connection)))
+    }
+}
+
 impl<Out, In> SessionChannel<Out, In> {
-    pub(crate) fn new(sending: SendStream<Bytes>, receiving: RecvStream, handle: Handle) -> Self {
-        let handle = Arc::new(handle);
+    /// `own`: what is to be closed with the session.
+    pub(crate) fn new(body: Body, own: Option<HttpConnection>) -> Self {
+        let stream = Arc::new(SharedStream::new(body, own));
         Self {
             sender: SessionSender {
-                stream: sending,
-                unsent: Bytes::new(),
-                handle: Arc::clone(&handle),
+                stream: Arc::clone(&stream),
+                unsent: BytesMut::new(),
                 message: PhantomData,
             },
             receiver: SessionReceiver {
-                stream: receiving,
+                stream,
                 lines: LineBuffer::default(),
                 has_ended: false,
-                handle,
                 message: PhantomData,
             },
         }
@@ -98,7 +122,7 @@ impl<Out, In> SessionChannel<Out, In> {
 impl<Out> SessionSender<Out> {
     /// Lets the client have more of the connector's memory than a stranger.
     pub fn admit(&self) {
-        self.handle.admit();
+        self.stream.connection().admit();
     }
 }
 
@@ -121,11 +145,11 @@ impl<Out: Serialize> SessionSender<Out> {
         }
         let sent = timeout(SEND_TIMEOUT, async {
             self.flush().await?;
-            self.unsent = Bytes::from(line);
+            self.unsent.extend_from_slice(&line);
             self.flush().await
         });
         let Ok(result) = sent.await else {
-            self.handle.abort();
+            self.stream.connection().abort();
             return Err(SessionError::Stalled);
         };
         result
@@ -133,18 +157,7 @@ impl<Out: Serialize> SessionSender<Out> {
 
     async fn flush(&mut self) -> Result<(), SessionError> {
         while !self.unsent.is_empty() {
-            self.stream.reserve_capacity(self.unsent.len());
-            // Capacity that is there already is not announced again.
-            if self.stream.capacity() == 0 {
-                match poll_fn(|context| self.stream.poll_capacity(context)).await {
-                    Some(Ok(_capacity)) => continue,
-                    Some(Err(error)) => return Err(self.handle.error(error).into()),
-                    None => return Err(self.handle.closed().into()),
-                }
-            }
-            let len = self.stream.capacity().min(self.unsent.len());
-            let chunk = self.unsent.split_to(len);
-            self.stream.send_data(chunk, false).map_err(|error| self.handle.error(error))?;
+            poll_fn(|context| self.stream.poll_send(context, &mut self.unsent)).await?;
         }
         Ok(())
     }
@@ -153,10 +166,9 @@ impl<Out: Serialize> SessionSender<Out> {
 impl<Out> Drop for SessionSender<Out> {
     fn drop(&mut self) {
         if self.unsent.is_empty() {
-            // Fails only when the direction has ended already.
-            let _ignored = self.stream.send_data(Bytes::new(), true);
+            self.stream.end();
         } else {
-            self.stream.send_reset(Reason::CANCEL);
+            self.stream.break_off();
         }
     }
 }
@@ -180,7 +192,7 @@ impl<In: DeserializeOwned> SessionReceiver<In> {
             self.has_ended = true;
         }
         if result.is_err() {
-            self.handle.abort();
+            self.stream.connection().abort();
         }
         result.transpose()
     }
@@ -192,22 +204,50 @@ impl<In: DeserializeOwned> SessionReceiver<In> {
                     serde_json::from_slice(&line).map_err(|_error| SessionError::Malformed)?;
                 return Ok(Some(message));
             }
-            match poll_fn(|context| self.stream.poll_data(context)).await {
-                Some(Ok(data)) => {
-                    self.lines.extend(&data);
-                    self.stream
-                        .flow_control()
-                        .release_capacity(data.len())
-                        .map_err(|error| self.handle.error(error))?;
+            match poll_fn(|context| self.stream.poll_receive(context)).await {
+                Ok(bytes) if !bytes.is_empty() => self.lines.extend(&bytes),
+                Ok(_end) if self.lines.is_empty() => return Ok(None),
+                Ok(_end) => return Err(SessionError::Malformed),
+                Err(error) => {
+                    let error = SessionError::from(error);
+                    return if error.is_orderly() { Ok(None) } else { Err(error) };
                 }
-                Some(Err(error)) => {
-                    let error = self.handle.error(error);
-                    let is_closed = matches!(error, Http2Error::Closed);
-                    return if is_closed { Ok(None) } else { Err(error.into()) };
-                }
-                None if self.lines.is_empty() => return Ok(None),
-                None => return Err(SessionError::Malformed),
             }
         }
+    }
+}
+
+impl SessionError {
+    /// Whether the peer merely needs the session no longer.
+    const fn is_orderly(&self) -> bool {
+        matches!(self, Self::Connection(RequestError::Http2(Http2Error::Closed)))
+    }
+}
+
+impl From<io::Error> for SessionError {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Http2Error>() {
+            Ok(error) => Self::Connection(error.into()),
+            Err(source) => Self::Broken { source },
+        }
+    }
+}
+
+/// Whether a request is for a session.
+pub(crate) fn is_session(head: &RequestHead) -> bool {
+    head.method == "POST" && head.path.as_deref() == Some(SESSION_PATH)
+}
+
+/// What a client asks for a session with.
+pub(crate) fn session_head(endpoint: SocketAddr) -> RequestHead {
+    // Without the scope of a link-local address, which has no place in a URI.
+    let authority = SocketAddr::new(endpoint.ip(), endpoint.port());
+    RequestHead {
+        method: "POST".to_owned(),
+        protocol: None,
+        scheme: Some("https".to_owned()),
+        authority: Some(authority.to_string()),
+        path: Some(SESSION_PATH.to_owned()),
+        headers: vec![Field::new("content-type", "application/x-ndjson")],
     }
 }

@@ -385,6 +385,28 @@ fn what_is_refused_over_http3_is_refused_over_http2() {
     }
 }
 
+#[test]
+fn independent_stacks_hold_a_session_and_none_without_a_credential() {
+    let (scene, peer) = prepare("masque-session");
+    for version in [&["--timeout-s", "20"][..], &["--http2"]] {
+        let conversation = peer.run_with(version, &["session"]);
+        assert_eq!(conversation.output.code, Some(0), "{:#?}", conversation.output);
+        let types: Vec<&Value> = conversation
+            .events_of("message")
+            .into_iter()
+            .map(|event| &event["message"]["type"])
+            .collect();
+        assert_eq!(types, ["admitted", "pong"], "{:#?}", conversation.output);
+    }
+
+    // The stack of HTTP/2 takes no data after the GOAWAY that announces the end (RFC 9113 §6.8).
+    let other = scene.lab.laptop.write("other-credential", "none");
+    let refused = peer.run_with(&["--credential-file", other.to_str().unwrap()], &["session"]);
+    assert_eq!(refused.output.code, REFUSED, "{:#?}", refused.output);
+    let message = &refused.event("message")["message"];
+    assert_eq!(message["reason"], "credential-invalid", "{message}");
+}
+
 /// A scene whose connector knows open and closed services, and a peer that may use the open ones.
 fn prepare(name: &str) -> (Scene, MasquePeer) {
     let lab = Lab::new(name);

@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{Enrolling, EventLoop};
 use crate::{
-    carrier::{Carrier, CarrierChoice},
+    carrier::{Carrier, CarrierChoice, SessionCarrier},
     daemon::{
         clock::Now,
         enrollment::{Enrollment, enroll, host_name, parse_key},
@@ -18,7 +18,8 @@ use crate::{
         ipc_server::Call,
         material::Material,
         obstacle,
-        sites::SiteView,
+        session::{Session, SessionEvent},
+        sites::{SessionEnd, SiteView},
         store::StoreError,
         task::Task,
     },
@@ -72,10 +73,25 @@ impl EventLoop {
     fn set_carrier(&mut self, choice: CarrierChoice, now: Now) -> Result<Response, Failure> {
         self.store.save_carrier_choice(choice).map_err(|error| storage(&error))?;
         self.sites.set_choice(choice, now);
+        self.end_sessions_by_others(choice.of_sessions(None), now);
         Ok(done(&format!(
             "Carrier is set to {}; `adit status` shows what carries",
             choice.as_str()
         )))
+    }
+
+    /// Ends sessions whose channels others carry than these; they are made anew, and packets pass
+    /// meanwhile.
+    fn end_sessions_by_others(&mut self, allowed: &[SessionCarrier], now: Now) {
+        let is_other = |session: &Session| {
+            session.carrier().is_some_and(|carrier| !allowed.contains(&carrier))
+        };
+        let others = self.sessions.iter().filter(|(_attempt, session)| is_other(session));
+        let others: Vec<_> = others.map(|(attempt, _session)| *attempt).collect();
+        for attempt in others {
+            let end = SessionEnd::Lost("another carrier was chosen".to_owned());
+            self.handle_session(attempt, SessionEvent::Ended(end), now);
+        }
     }
 
     fn enroll(

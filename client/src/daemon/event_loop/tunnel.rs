@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use adit_proto::{ClientConfig, ClientMessage, ConnectorOnClient, Reason};
+use adit_proto::{ClientConfig, ClientMessage, ConnectorOnClient, Reason, WireguardPublicKey};
 use adit_tunnel::{TunDevice, tun_mtu};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::EventLoop;
 use crate::{
-    carrier::Carrier,
+    carrier::{Carrier, CarrierChoice},
     daemon::{
         clock::Now,
         data_plane::{DataPlane, UpsertedPeer},
@@ -54,6 +54,7 @@ impl EventLoop {
             .map(|endpoint| self.resolver.resolve(endpoint));
         // Whatever is found is remembered; the sessions will say what is not.
         let _ = timeout(LOOKUP_PATIENCE, join_all(lookups)).await;
+        self.memory.handle_network(self.router.find_network().await);
 
         let tun = TunDevice::try_open(&self.interface, tun_mtu().await, self.offloads)
             .map_err(|error| obstacle::from_tun(&error))?;
@@ -127,20 +128,23 @@ impl EventLoop {
     pub(super) fn execute_for_site(&mut self, command: SiteCommand, now: Now) {
         match command {
             SiteCommand::StartSession { attempt, connector } => {
-                let (Some(enrolled), Some(credential)) =
-                    (&self.enrolled, self.material.credential(now.time))
+                let (Some(tunnel), Some(enrolled), Some(credential)) =
+                    (&self.tunnel, &self.enrolled, self.material.credential(now.time))
                 else {
                     let end = SessionEnd::Refused(Reason::CredentialExpired);
                     self.sites.handle_ended(attempt, end, now);
                     return;
                 };
                 tracing::debug!(%attempt, connector_id = %connector.id, "Opening a session");
+                let remembered = self.memory.remembered(connector.id).session_carrier;
                 let parts = SessionParts {
                     connector: *connector,
                     credential: credential.to_owned(),
                     device_key: enrolled.device_key.clone(),
                     router: self.router.clone(),
                     resolver: self.resolver.clone(),
+                    carriers: self.sites.choice().of_sessions(remembered),
+                    dialler: tunnel.data_plane.dialler(),
                 };
                 let session = Session::open(attempt, parts, self.events.clone());
                 self.sessions.insert(attempt, session);
@@ -195,6 +199,7 @@ impl EventLoop {
             }
             SiteCommand::UseCarrier { public_key, carrier } => {
                 tracing::info!(peer = %public_key, %carrier, "Packets go by this carrier");
+                self.remember_carrier(&public_key, carrier);
                 if let Some(tunnel) = &self.tunnel {
                     tunnel.data_plane.use_carrier(public_key, carrier);
                 }
@@ -205,6 +210,19 @@ impl EventLoop {
                     tunnel.data_plane.remove(public_key);
                 }
             }
+        }
+    }
+
+    /// A carrier that was chosen says nothing about the network.
+    fn remember_carrier(&mut self, public_key: &WireguardPublicKey, carrier: Carrier) {
+        let config = self.material.config();
+        let connectors = config.iter().flat_map(|config| &config.sites);
+        let mut connectors = connectors.flat_map(|site| &site.connectors);
+        let connector = connectors.find(|one| one.wireguard_public_key == *public_key);
+        if self.sites.choice() == CarrierChoice::Auto
+            && let Some(connector) = connector
+        {
+            self.memory.note_carrier(connector.id, carrier, &self.store);
         }
     }
 

@@ -6,7 +6,7 @@ use adit_proto::{ResourceId, WireguardPublicKey};
 
 use super::EventLoop;
 use crate::{
-    carrier::Carrier,
+    carrier::{Carrier, SessionCarrier},
     daemon::{
         clock::Now,
         obstacle,
@@ -67,7 +67,14 @@ impl EventLoop {
             addresses: config.map(|config| config.addresses.clone()).unwrap_or_default(),
             interface: self.tunnel.as_ref().map(|_| self.interface.clone()),
             carrier_choice: self.sites.choice(),
-            sessions: self.sites.views().map(session_view).collect(),
+            sessions: self
+                .sites
+                .views()
+                .map(|view| {
+                    let session_carrier = self.session_carrier(&view);
+                    session_view(view, session_carrier)
+                })
+                .collect(),
             credential_expires_at: self.material.expires_at(),
             control_plane: identity.map(|identity| ControlPlaneOnStatus {
                 url: identity.control_plane_url.clone(),
@@ -82,6 +89,10 @@ impl EventLoop {
                 .unwrap_or_default(),
             recent_denials: self.denial_views(),
         }
+    }
+
+    fn session_carrier(&self, view: &SiteView<'_>) -> Option<SessionCarrier> {
+        self.sessions.get(&view.attempt?)?.carrier()
     }
 
     /// The WireGuard keys of [`Status::sessions`], in the same order.
@@ -154,7 +165,7 @@ impl EventLoop {
     }
 }
 
-fn session_view(view: SiteView<'_>) -> SessionOnStatus {
+fn session_view(view: SiteView<'_>, session_carrier: Option<SessionCarrier>) -> SessionOnStatus {
     let (connector_id, connector_name) = connector_of(&view).unzip();
     SessionOnStatus {
         site_id: view.id,
@@ -164,6 +175,7 @@ fn session_view(view: SiteView<'_>) -> SessionOnStatus {
         connector_name,
         endpoint: view.endpoint,
         carrier: view.carrier,
+        session_carrier,
         key_exchange: view.carrier.and_then(Carrier::key_exchange).map(str::to_owned),
         round_trip_ms: view.round_trip.map(millis),
         load: view.load,

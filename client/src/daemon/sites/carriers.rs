@@ -33,6 +33,8 @@ pub(super) enum CarrierStep {
 #[derive(Debug)]
 pub(super) struct Carriers {
     choice: CarrierChoice,
+    /// Worked last in the network where the search begins, so it is tried first.
+    remembered: Option<Carrier>,
     attempts: [Attempt; Carrier::ALL.len()],
     current: Option<Carrier>,
 }
@@ -60,8 +62,8 @@ enum State {
 }
 
 impl Carriers {
-    pub(super) fn new(choice: CarrierChoice, now: Instant) -> Self {
-        let mut new = Self { choice, attempts: Default::default(), current: None };
+    pub(super) fn new(choice: CarrierChoice, remembered: Option<Carrier>, now: Instant) -> Self {
+        let mut new = Self { choice, remembered, attempts: Default::default(), current: None };
         new.seek(now);
         new
     }
@@ -196,10 +198,12 @@ impl Carriers {
         Carrier::ALL.into_iter().filter_map(|carrier| self.close(carrier)).collect()
     }
 
-    /// Plans the allowed ones that are better than what carries, each with its head start.
+    /// Plans the allowed ones that are better than what carries, each with its head start: the
+    /// remembered one before the others.
     fn seek(&mut self, now: Instant) {
-        let (choice, current) = (self.choice, self.current);
-        let wanted = Carrier::ALL.into_iter().filter(|carrier| {
+        let (choice, current, remembered) = (self.choice, self.current, self.remembered);
+        let others = Carrier::ALL.into_iter().filter(|carrier| Some(*carrier) != remembered);
+        let wanted = remembered.into_iter().chain(others).filter(|carrier| {
             choice.allows(*carrier) && current.is_none_or(|current| *carrier < current)
         });
         for (carrier, place) in wanted.zip(0_u32..) {
@@ -267,7 +271,7 @@ mod tests {
     #[test]
     fn the_next_carrier_is_tried_after_a_head_start_and_the_better_one_wins() {
         let start = Instant::now();
-        let mut carriers = Carriers::new(CarrierChoice::Auto, start);
+        let mut carriers = Carriers::new(CarrierChoice::Auto, None, start);
         assert_eq!(carriers.handle_timeout(start), [CarrierStep::Open(Carrier::Wireguard)]);
         assert_eq!(carriers.poll_timeout(), Some(at(start, 300)));
         let now = at(start, 300);
@@ -283,7 +287,7 @@ mod tests {
     #[test]
     fn a_carrier_that_works_at_once_is_the_only_one_tried() {
         let start = Instant::now();
-        let mut carriers = Carriers::new(CarrierChoice::Auto, start);
+        let mut carriers = Carriers::new(CarrierChoice::Auto, None, start);
         carriers.handle_timeout(start);
         carriers.handle_up(Carrier::Wireguard, at(start, 10));
         assert_eq!(carriers.handle_timeout(at(start, 300)), []);
@@ -293,7 +297,7 @@ mod tests {
     #[test]
     fn when_the_best_goes_down_the_others_are_tried_at_once_and_it_again_later() {
         let start = Instant::now();
-        let mut carriers = Carriers::new(CarrierChoice::Auto, start);
+        let mut carriers = Carriers::new(CarrierChoice::Auto, None, start);
         carriers.handle_timeout(start);
         carriers.handle_up(Carrier::Wireguard, start);
         let now = at(start, 1000);
@@ -308,9 +312,43 @@ mod tests {
     }
 
     #[test]
+    fn the_remembered_carrier_is_tried_first_and_better_ones_after_it() {
+        let start = Instant::now();
+        let mut carriers = Carriers::new(CarrierChoice::Auto, Some(Carrier::Http2), start);
+        assert_eq!(carriers.handle_timeout(start), [CarrierStep::Open(Carrier::Http2)]);
+        let steps = carriers.handle_up(Carrier::Http2, at(start, 50));
+        assert_eq!(steps, [CarrierStep::Use(Carrier::Http2)]);
+        let steps = carriers.handle_timeout(at(start, 300));
+        assert_eq!(steps, [CarrierStep::Open(Carrier::Wireguard)]);
+        let steps = carriers.handle_timeout(at(start, 600));
+        assert_eq!(steps, [CarrierStep::Open(Carrier::Quic)]);
+        let steps = carriers.handle_up(Carrier::Wireguard, at(start, 700));
+        assert_eq!(steps, [CarrierStep::Use(Carrier::Wireguard)]);
+    }
+
+    #[test]
+    fn a_remembered_carrier_that_fails_ends_its_head_start() {
+        let start = Instant::now();
+        let mut carriers = Carriers::new(CarrierChoice::Auto, Some(Carrier::Http2), start);
+        carriers.handle_timeout(start);
+        let now = at(start, 10);
+        assert_eq!(carriers.handle_down(Carrier::Http2, now), []);
+        let opened = [Carrier::Wireguard, Carrier::Quic].map(CarrierStep::Open);
+        assert_eq!(carriers.handle_timeout(now), opened);
+    }
+
+    #[test]
+    fn a_remembered_carrier_that_is_not_allowed_is_not_tried() {
+        let start = Instant::now();
+        let mut carriers = Carriers::new(CarrierChoice::Quic, Some(Carrier::Http2), start);
+        assert_eq!(carriers.handle_timeout(start), [CarrierStep::Open(Carrier::Quic)]);
+        assert_eq!(carriers.handle_timeout(at(start, 1000)), []);
+    }
+
+    #[test]
     fn a_choice_closes_what_it_does_not_allow() {
         let start = Instant::now();
-        let mut carriers = Carriers::new(CarrierChoice::Auto, start);
+        let mut carriers = Carriers::new(CarrierChoice::Auto, None, start);
         carriers.handle_timeout(start);
         carriers.handle_up(Carrier::Wireguard, start);
         let steps = carriers.set_choice(CarrierChoice::Quic, start);

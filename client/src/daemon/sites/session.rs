@@ -33,6 +33,8 @@ pub(super) struct Session {
     /// Whether the session channel is open. The peer outlives it, so that packets pass while the
     /// channel is made anew.
     pub(super) has_channel: bool,
+    /// Whether the channel was lost and sought in vain.
+    pub(super) is_missed: bool,
     /// Whether the connector is about to stop.
     pub(super) is_draining: bool,
     pub(super) carriers: Carriers,
@@ -60,7 +62,7 @@ impl Session {
         before: Option<Self>,
         now: Now,
     ) -> Self {
-        let Admittance { endpoint, preshared_key, choice } = admittance;
+        let Admittance { endpoint, preshared_key, choice, remembered } = admittance;
         let carriers = before.map(|before| before.carriers);
         Self {
             attempt,
@@ -70,8 +72,9 @@ impl Session {
             since: now.time,
             admitted: now.instant,
             has_channel: true,
+            is_missed: false,
             is_draining: false,
-            carriers: carriers.unwrap_or_else(|| Carriers::new(choice, now.instant)),
+            carriers: carriers.unwrap_or_else(|| Carriers::new(choice, remembered, now.instant)),
             carrier_problem: None,
             latency: Latency::new(now.instant),
         }

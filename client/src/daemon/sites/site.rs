@@ -301,6 +301,9 @@ impl Site {
     fn handle_round_over(&mut self, outbox: &mut Outbox, jitter: &mut Jitter, now: Now) {
         self.is_settled = true;
         self.seek = None;
+        if let Some(active) = &mut self.active {
+            active.is_missed = !active.has_channel;
+        }
         let active = self.active.as_ref().filter(|session| session.has_channel);
         if let Some(draining) = active.filter(|session| session.is_draining) {
             draining.tell(ClientMessage::Stays, outbox);
@@ -470,7 +473,8 @@ impl Site {
     }
 
     pub(super) fn is_established(&self) -> bool {
-        self.active.as_ref().is_some_and(|session| session.has_channel && session.is_carried())
+        let has_channel = |session: &Session| session.has_channel || !session.is_missed;
+        self.active.as_ref().is_some_and(|session| has_channel(session) && session.is_carried())
     }
 
     pub(super) const fn is_settled(&self) -> bool {

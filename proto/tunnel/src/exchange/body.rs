@@ -2,7 +2,7 @@
 
 use adit_proto::http3::ResponseHead;
 
-use super::{ByteStream, CapsuleStream};
+use super::{ByteStream, CapsuleStream, ConnectionHandle};
 use crate::{
     http2::Http2Stream,
     quic::{Pipe, QuicStreamId, RequestDatagrams},
@@ -41,6 +41,14 @@ impl Body {
         match &self.0 {
             Inner::Quic(_pipe, datagrams) => Some(datagrams.stream()),
             Inner::Http2(_stream) => None,
+        }
+    }
+
+    /// The connection that carries it.
+    pub(crate) fn connection(&self) -> ConnectionHandle {
+        match &self.0 {
+            Inner::Quic(_pipe, datagrams) => ConnectionHandle::Quic(datagrams.handle()),
+            Inner::Http2(stream) => ConnectionHandle::Http2(stream.shared().clone()),
         }
     }
 

@@ -45,7 +45,7 @@ impl ByteStream {
     }
 
     /// As [`Self::abort`], once this is dropped.
-    pub(super) fn break_off(&mut self, code: Http3Code) {
+    pub(crate) fn break_off(&mut self, code: Http3Code) {
         match &mut self.0 {
             Inner::Quic(pipe) => pipe.break_off(code),
             Inner::Http2(stream) => stream.break_off(code),
@@ -53,7 +53,7 @@ impl ByteStream {
     }
 
     /// Some bytes, without copying them where that is possible; none: the peer has ended.
-    pub(super) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         /// Capsules are short, but for packets.
         const PIECE_LEN: usize = 16 << 10;
 
@@ -68,7 +68,7 @@ impl ByteStream {
     }
 
     /// Takes as much off the front of `bytes` as there is room for.
-    pub(super) fn poll_send(
+    pub(crate) fn poll_send(
         &mut self,
         context: &mut Context<'_>,
         bytes: &mut BytesMut,

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 
 use adit_proto::{
-    Pin,
+    ClientMessage, ConnectorMessage, Pin,
     http3::{RequestHead, ResponseHead},
 };
 
-use super::Body;
+use super::{Body, ConnectionHandle};
 use crate::{
+    SessionChannel,
     http2::Http2Responder,
     quic::{QuicResponder, QuicStreamId},
+    session_channel::is_session,
 };
 
 /// A request of a client that has proved possession of a key, and nothing else yet.
@@ -60,13 +62,24 @@ impl IncomingRequest {
         }
     }
 
-    /// Over HTTP/2, lets the connection have more of our memory than a stranger's; over QUIC,
-    /// [`QuicEndpoint::admit`](crate::QuicEndpoint::admit) does so.
+    /// Whether a session is asked for, which [`Self::into_session`] answers.
+    pub fn is_session(&self) -> bool {
+        is_session(&self.head)
+    }
+
+    /// Lets the connection have more of our memory than a stranger's.
     pub fn admit(&self) {
-        match &self.responder {
-            Responder::Quic(_responder) => {}
-            Responder::Http2(responder) => responder.admit(),
-        }
+        let connection = match &self.responder {
+            Responder::Quic(responder) => ConnectionHandle::Quic(responder.handle()),
+            Responder::Http2(responder) => ConnectionHandle::Http2(responder.shared().clone()),
+        };
+        connection.admit();
+    }
+
+    /// Opens the session that is asked for.
+    pub fn into_session(self) -> SessionChannel<ConnectorMessage, ClientMessage> {
+        let head = ResponseHead { status: 200, headers: Vec::new() };
+        SessionChannel::new(self.respond(head), None)
     }
 
     /// Answers; what follows goes through the body that is returned.

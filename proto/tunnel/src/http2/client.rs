@@ -2,10 +2,9 @@
 
 use std::{net::SocketAddr, pin::pin};
 
-use adit_proto::{ClientMessage, ConnectorMessage, Pin, SESSION_PATH, http3::RequestHead};
+use adit_proto::{ClientMessage, ConnectorMessage, Pin, http3::RequestHead};
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
-use http::{Request, StatusCode, header::CONTENT_TYPE};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,7 +21,10 @@ use super::{
     head::{request_of, response_head},
     keepalive::peer_death,
 };
-use crate::{Answer, Body, SessionChannel, SessionError, identity::KeyPair, tls};
+use crate::{
+    Answer, Body, HttpConnection, RequestError, SessionChannel, SessionError, identity::KeyPair,
+    tls,
+};
 
 /// Opens a session channel to a connector, on a connection of its own.
 ///
@@ -35,10 +37,12 @@ pub async fn connect(
     identity: &KeyPair,
 ) -> Result<SessionChannel<ClientMessage, ConnectorMessage>, SessionError> {
     let opened = timeout(CONNECT_TIMEOUT, async {
-        let connection = Http2Connection::try_connect(endpoint, pin, identity).await?;
-        connection.open_session().await
+        let connected = Http2Connection::try_connect(endpoint, pin, identity).await;
+        let connection = connected.map_err(RequestError::from)?;
+        SessionChannel::open(HttpConnection::Http2(connection), endpoint).await
     });
-    opened.await.unwrap_or(Err(Http2Error::TimedOut { endpoint }.into()))
+    let timed_out = RequestError::from(Http2Error::TimedOut { endpoint });
+    opened.await.unwrap_or(Err(timed_out.into()))
 }
 
 /// A connection to a connector over TCP.
@@ -48,7 +52,6 @@ pub async fn connect(
 #[derive(Debug)]
 pub struct Http2Connection {
     requests: SendRequest<Bytes>,
-    endpoint: SocketAddr,
     handle: Handle,
 }
 
@@ -87,11 +90,11 @@ impl Http2Connection {
             }
         })?;
 
-        Self::try_new(stream, endpoint).await
+        Self::try_new(stream).await
     }
 
     /// Speaks HTTP/2 on what is connected.
-    pub(crate) async fn try_new<T>(io: T, endpoint: SocketAddr) -> Result<Self, Http2Error>
+    pub(crate) async fn try_new<T>(io: T) -> Result<Self, Http2Error>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -108,28 +111,7 @@ impl Http2Connection {
         let shared = Shared::default();
         let handle = shared.hold();
         tokio::spawn(run(connection, shared));
-        Ok(Self { requests, endpoint, handle })
-    }
-
-    /// Opens a session, of which a connection has one at most.
-    ///
-    /// # Errors
-    ///
-    /// See [`SessionError`].
-    pub async fn open_session(
-        &self,
-    ) -> Result<SessionChannel<ClientMessage, ConnectorMessage>, SessionError> {
-        let handle = self.handle.shared().hold();
-        let mut requests =
-            self.requests.clone().ready().await.map_err(|error| handle.error(error))?;
-        let (response, sending) = requests
-            .send_request(session_request(self.endpoint), false)
-            .map_err(|error| handle.error(error))?;
-        let response = response.await.map_err(|error| handle.error(error))?;
-        if response.status() != StatusCode::OK {
-            return Err(SessionError::Refused { status: response.status() });
-        }
-        Ok(SessionChannel::new(sending, response.into_body(), handle))
+        Ok(Self { requests, handle })
     }
 
     /// Sends a request and waits for its answer.
@@ -176,15 +158,6 @@ impl Http2Connection {
             Ok(_) | Err(_) => Err(self.handle.closed()),
         }
     }
-}
-
-fn session_request(endpoint: SocketAddr) -> Request<()> {
-    // Without the scope of a link-local address, which has no place in a URI.
-    let authority = SocketAddr::new(endpoint.ip(), endpoint.port());
-    Request::post(format!("https://{authority}{SESSION_PATH}"))
-        .header(CONTENT_TYPE, "application/x-ndjson")
-        .body(())
-        .expect("an address and a constant path are a URI")
 }
 
 async fn run<T>(mut connection: client::Connection<T, Bytes>, shared: Shared)

@@ -25,11 +25,21 @@ pub(super) struct Status {
     pub(super) is_unresponsive: bool,
 }
 
-/// The status as all sides share it.
+/// The status as all sides share it. Whoever has it holds nothing.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shared(Arc<watch::Sender<Status>>);
+pub(crate) struct Shared(Arc<watch::Sender<Status>>);
 
 impl Shared {
+    /// Lets the peer have more of our memory than a stranger.
+    pub(crate) fn admit(&self) {
+        self.update(|status| status.is_admitted = true);
+    }
+
+    /// Closes the connection without sending what it still holds.
+    pub(crate) fn abort(&self) {
+        self.update(|status| status.is_aborted = true);
+    }
+
     pub(super) fn status(&self) -> Status {
         *self.0.borrow()
     }
@@ -71,16 +81,6 @@ pub(crate) struct Handle {
 impl Handle {
     pub(super) const fn shared(&self) -> &Shared {
         &self.shared
-    }
-
-    /// Lets the peer have more of our memory than a stranger.
-    pub(crate) fn admit(&self) {
-        self.shared.update(|status| status.is_admitted = true);
-    }
-
-    /// Closes the connection without sending what it still holds.
-    pub(crate) fn abort(&self) {
-        self.shared.update(|status| status.is_aborted = true);
     }
 
     /// Why a stream failed.

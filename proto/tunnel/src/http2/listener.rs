@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use adit_proto::{ClientMessage, ConnectorMessage, Pin};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -22,34 +21,16 @@ use super::{
     ALPN, Http2Error,
     server::{Peer, Server},
 };
-use crate::{IncomingRequest, SessionChannel, identity::KeyPair, tls};
+use crate::{IncomingRequest, identity::KeyPair, tls};
 
 /// Listens for clients. Handshakes run side by side, so that no stranger holds up the others.
 ///
 /// Connections beyond the limits are dropped at once. Dropping the listener closes the port and
-/// ends unfinished handshakes, not the sessions and requests it has given.
+/// ends unfinished handshakes, not the requests it has given.
 pub struct Http2Listener {
-    incoming: mpsc::Receiver<Incoming>,
+    incoming: mpsc::Receiver<IncomingRequest>,
     local_address: SocketAddr,
     acceptor: JoinHandle<()>,
-}
-
-/// What clients want.
-pub enum Incoming {
-    /// A session.
-    Session(IncomingSession),
-    /// That something is carried.
-    Request(IncomingRequest),
-}
-
-/// A client that has proved possession of a key, and nothing else yet.
-pub struct IncomingSession {
-    /// From where it comes.
-    pub remote: SocketAddr,
-    /// The pin of its key, to be compared with that in its credential.
-    pub peer_pin: Pin,
-    /// To speak with it.
-    pub channel: SessionChannel<ConnectorMessage, ClientMessage>,
 }
 
 /// Time from TCP connection to a session, or to a request by which the client is admitted.
@@ -61,8 +42,7 @@ const MAX_HANDSHAKES: usize = 256;
 /// Of these, from one IPv4 address or IPv6 network of 64 bits, behind which a whole office may be.
 const MAX_HANDSHAKES_PER_SOURCE: usize = 64;
 
-/// Sessions and requests that wait for [`Http2Listener::accept`]; further ones wait in their
-/// connections.
+/// Requests that wait for [`Http2Listener::accept`]; further ones wait in their connections.
 const MAX_WAITING: usize = 16;
 
 /// Connections that wait in the kernel.
@@ -96,7 +76,7 @@ impl Http2Listener {
         self.local_address
     }
 
-    /// The next session or request, to be taken without delay.
+    /// The next request, to be taken without delay; it may be for a session.
     ///
     /// The caller bounds how long a session may take to present its credential, and how many may do
     /// so at one time. Whoever has shown one is to be admitted, by
@@ -105,7 +85,7 @@ impl Http2Listener {
     /// # Cancel safety
     ///
     /// None is lost when the future is dropped.
-    pub async fn accept(&mut self) -> Incoming {
+    pub async fn accept(&mut self) -> IncomingRequest {
         self.incoming.recv().await.expect("the acceptor runs as long as the listener exists")
     }
 }
@@ -133,7 +113,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 struct Acceptor {
     listener: TcpListener,
     tls: TlsAcceptor,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<IncomingRequest>,
     handshakes: JoinSet<()>,
     /// Where each of the handshakes comes from.
     sources: HashMap<Id, IpAddr>,
@@ -212,7 +192,7 @@ async fn shake_hands(
     tcp: TcpStream,
     remote: SocketAddr,
     acceptor: &TlsAcceptor,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<IncomingRequest>,
 ) -> Result<Server<TlsStream<TcpStream>>, HandshakeError> {
     tcp.set_nodelay(true)?;
     let stream = acceptor.accept(tcp).await?;

@@ -4,7 +4,7 @@ use adit_proto::http3::ResponseHead;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 
-use super::{Handle, Http2Stream, head::response_of};
+use super::{Handle, Http2Stream, Shared, head::response_of};
 use crate::Body;
 
 /// The stream of a request that has no answer yet.
@@ -27,10 +27,8 @@ impl Http2Responder {
         Self(Some(Unanswered { sending, receiving, handle }))
     }
 
-    pub(crate) fn admit(&self) {
-        if let Some(unanswered) = &self.0 {
-            unanswered.handle.admit();
-        }
+    pub(crate) fn shared(&self) -> &Shared {
+        self.0.as_ref().expect("it is consumed when it answers").handle.shared()
     }
 
     pub(crate) fn respond(mut self, head: &ResponseHead) -> Body {

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use adit_proto::{Pin as KeyPin, SESSION_PATH};
+use adit_proto::Pin as KeyPin;
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream,
     server::{self, SendResponse},
 };
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
@@ -22,13 +22,13 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    CONNECTION_WINDOW, Http2Error, Http2Responder, Incoming, IncomingSession, LINGER,
-    MAX_FRAME_LEN, MAX_HEADER_LIST_LEN, SEND_BUFFER_LEN, STREAM_WINDOW,
+    CONNECTION_WINDOW, Http2Error, Http2Responder, LINGER, MAX_FRAME_LEN, MAX_HEADER_LIST_LEN,
+    SEND_BUFFER_LEN, STREAM_WINDOW,
     handle::{Shared, Status},
     head::request_head,
     keepalive::peer_death,
 };
-use crate::{IncomingRequest, SessionChannel};
+use crate::{IncomingRequest, session_channel::is_session};
 
 /// Receive window of a stranger's stream, in bytes: two messages of the greatest length.
 const STRANGERS_STREAM_WINDOW: u32 = 128 << 10;
@@ -60,7 +60,7 @@ pub(crate) struct Peer {
 pub(crate) struct Server<T> {
     connection: server::Connection<T, Bytes>,
     peer: Peer,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: mpsc::Sender<IncomingRequest>,
     shared: Shared,
     changes: watch::Receiver<Status>,
     peer_death: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -76,11 +76,11 @@ enum Next {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
-    /// Speaks HTTP/2 on what is connected. Sessions and requests go into the queue.
+    /// Speaks HTTP/2 on what is connected. Requests go into the queue.
     pub(crate) async fn try_new(
         io: T,
         peer: Peer,
-        incoming: mpsc::Sender<Incoming>,
+        incoming: mpsc::Sender<IncomingRequest>,
     ) -> Result<Self, Http2Error> {
         let mut connection = server::Builder::new()
             .enable_connect_protocol()
@@ -173,30 +173,28 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
 
     async fn handle(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let status = self.shared.status();
-        let is_session = request.method() == Method::POST && request.uri().path() == SESSION_PATH;
+        let Ok(head) = request_head(&request) else {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return;
+        };
+        let is_session = is_session(&head);
         let has_room = status.is_admitted || status.handles < STRANGERS_STREAMS;
         if !has_room || is_session && status.has_session {
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
         }
-        let Peer { pin: peer_pin, remote } = self.peer;
-        let incoming = if is_session {
-            let Ok(sending) = respond.send_response(answer(StatusCode::OK), false) else { return };
-            let handle = self.shared.hold_session();
-            let channel = SessionChannel::new(sending, request.into_body(), handle);
-            Incoming::Session(IncomingSession { remote, peer_pin, channel })
-        } else if request.method() == Method::CONNECT {
-            let Ok(head) = request_head(&request) else {
-                respond.send_reset(Reason::PROTOCOL_ERROR);
-                return;
-            };
-            let responder = Http2Responder::new(respond, request.into_body(), self.shared.hold());
-            Incoming::Request(IncomingRequest::over_http2(head, peer_pin, remote, responder))
+        let handle = if is_session {
+            self.shared.hold_session()
+        } else if head.method == "CONNECT" {
+            self.shared.hold()
         } else {
             // A stream that was reset needs no answer.
             let _ignored = respond.send_response(answer(StatusCode::NOT_FOUND), true);
             return;
         };
+        let Peer { pin, remote } = self.peer;
+        let responder = Http2Responder::new(respond, request.into_body(), handle);
+        let incoming = IncomingRequest::over_http2(head, pin, remote, responder);
         // When the listener is gone, so is this, and the client is turned away.
         let _ignored = self.incoming.send(incoming).await;
     }

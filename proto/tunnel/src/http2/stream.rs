@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Handle, Http2Error};
+use super::{Handle, Shared};
 
 /// A stream after the heads.
 ///
@@ -37,6 +37,10 @@ impl Http2Stream {
         handle: Handle,
     ) -> Self {
         Self { sending, receiving, received: Bytes::new(), has_ended: false, handle }
+    }
+
+    pub(crate) const fn shared(&self) -> &Shared {
+        self.handle.shared()
     }
 
     /// Breaks both directions off.
@@ -96,7 +100,10 @@ impl Http2Stream {
             match ready!(sending.poll_capacity(context)) {
                 Some(Ok(_capacity)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(self.broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                None => {
+                    let error = io::Error::new(io::ErrorKind::BrokenPipe, self.handle.closed());
+                    return Poll::Ready(Err(error));
+                }
             }
         }
     }
@@ -108,12 +115,13 @@ impl Http2Stream {
         sending.send_data(bytes, is_last).map_err(|error| self.broken(error))
     }
 
-    /// Why the stream broke.
+    /// Why the stream broke, as an [`Http2Error`](super::Http2Error).
     fn broken(&self, error: h2::Error) -> io::Error {
-        if self.handle.is_unresponsive() {
-            return io::Error::new(io::ErrorKind::TimedOut, Http2Error::Unresponsive);
-        }
-        io::Error::new(io::ErrorKind::ConnectionReset, error)
+        let kind = match self.handle.is_unresponsive() {
+            true => io::ErrorKind::TimedOut,
+            false => io::ErrorKind::ConnectionReset,
+        };
+        io::Error::new(kind, self.handle.error(error))
     }
 
     fn end(&mut self) -> io::Result<()> {

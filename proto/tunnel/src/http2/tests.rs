@@ -17,7 +17,7 @@ use tokio::{
 use super::{server::IDLE_TIMEOUT, *};
 use crate::{
     Answer, ByteStream, CapsuleStream, CapsuleStreamError, IncomingRequest, KeyPair,
-    SessionChannel, SessionError,
+    SessionChannel, session_channel::session_head,
 };
 
 #[tokio::test]
@@ -52,11 +52,9 @@ async fn a_request_arrives_with_the_pin_of_its_sender_and_bytes_flow_both_ways()
 #[tokio::test]
 async fn a_session_and_a_carrier_of_packets_share_a_connection() {
     let mut world = World::new().await;
-    let (session, incoming) =
-        tokio::join!(world.connection.open_session(), world.listener.accept());
-    let Incoming::Session(incoming) = incoming else { panic!("not a session") };
-    let (mut to_connector, _from_connector) = session.unwrap().split();
-    let (to_client, mut from_client) = incoming.channel.split();
+    let (session, incoming) = world.session().await;
+    let (mut to_connector, _from_connector) = session.split();
+    let (to_client, mut from_client) = incoming.split();
     to_client.admit();
     let (mut at_client, mut at_server) = world.capsules(connect_ip_head()).await;
 
@@ -71,9 +69,7 @@ async fn a_session_and_a_carrier_of_packets_share_a_connection() {
 #[tokio::test]
 async fn streams_outlive_the_session_of_their_connection() {
     let mut world = World::new().await;
-    let (session, incoming) =
-        tokio::join!(world.connection.open_session(), world.listener.accept());
-    let session: SessionChannel<ClientMessage, ConnectorMessage> = session.unwrap();
+    let (session, incoming) = world.session().await;
     let (mut at_client, mut at_server) = world.capsules(connect_ip_head()).await;
     drop((session, incoming));
     // Until the connector has said that it takes no more requests.
@@ -169,14 +165,15 @@ async fn a_stream_that_is_broken_off_does_not_look_complete() {
     at_server.abort(Http3Code::ConnectError);
     let error = at_client.read(&mut half).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    assert!(error.to_string().contains("CONNECT"), "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("CONNECT"), "{source}");
 }
 
 #[tokio::test]
 async fn a_lost_connection_does_not_look_like_the_end_of_its_streams() {
     let mut world = World::new().await;
     let (at_client, mut at_server) = world.bytes().await;
-    world.connection.handle().abort();
+    world.connection.handle().shared().abort();
     let error = at_server.read(&mut [0; 4]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     drop(at_client);
@@ -219,10 +216,9 @@ async fn a_stranger_has_few_streams_until_it_is_admitted() {
 #[tokio::test]
 async fn a_connection_has_one_session() {
     let mut world = World::new().await;
-    let (first, _incoming) = tokio::join!(world.connection.open_session(), world.listener.accept());
-    let _first = first.unwrap();
-    let second = world.connection.open_session().await;
-    assert!(matches!(second.err(), Some(SessionError::Connection(_))));
+    let _first = world.session().await;
+    let second = world.connection.request(session_head(world.endpoint())).await;
+    assert!(matches!(second, Err(Http2Error::Reset { .. })), "{second:?}");
 }
 
 #[tokio::test]
@@ -257,13 +253,10 @@ async fn a_connection_without_streams_goes_in_time_and_not_before() {
     let peer = Peer { pin: KeyPair::try_generate().unwrap().pin(), remote: endpoint };
     let (sender, mut incoming) = tokio::sync::mpsc::channel(1);
     let (connection, server) =
-        tokio::join!(Http2Connection::try_new(near, endpoint), Server::try_new(far, peer, sender));
+        tokio::join!(Http2Connection::try_new(near), Server::try_new(far, peer, sender));
     let (connection, server) = (connection.unwrap(), tokio::spawn(server.unwrap().run()));
     for _index in 0..2 {
-        let answering = async {
-            let Some(Incoming::Request(request)) = incoming.recv().await else { panic!("none") };
-            request.respond(ok())
-        };
+        let answering = async { incoming.recv().await.unwrap().respond(ok()) };
         let (answer, body) = tokio::join!(connection.request(connect_ip_head()), answering);
         assert_eq!(answer.unwrap().head, ok());
         drop(body);
@@ -281,8 +274,7 @@ async fn a_server_without_extended_connect_is_told_apart() {
         let mut connection = h2::server::handshake(far).await.unwrap();
         while connection.accept().await.is_some() {}
     });
-    let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
-    let connection = Http2Connection::try_new(near, endpoint).await.unwrap();
+    let connection = Http2Connection::try_new(near).await.unwrap();
     let error = connection.request(connect_ip_head()).await.unwrap_err();
     assert!(matches!(error, Http2Error::NotOffered), "{error}");
 }
@@ -296,6 +288,9 @@ struct World {
     client: KeyPair,
     connection: Arc<Http2Connection>,
 }
+
+type ClientChannel = SessionChannel<ClientMessage, ConnectorMessage>;
+type ConnectorChannel = SessionChannel<ConnectorMessage, ClientMessage>;
 
 type Asked = JoinHandle<Result<Answer, Http2Error>>;
 
@@ -314,10 +309,19 @@ impl World {
     async fn ask(&mut self, head: RequestHead) -> (IncomingRequest, Asked) {
         let connection = Arc::clone(&self.connection);
         let asked = tokio::spawn(async move { connection.request(head).await });
-        match self.listener.accept().await {
-            Incoming::Request(request) => (request, asked),
-            Incoming::Session(_session) => panic!("not a request"),
-        }
+        (self.listener.accept().await, asked)
+    }
+
+    /// The client's and the connector's end.
+    async fn session(&mut self) -> (ClientChannel, ConnectorChannel) {
+        let (request, asked) = self.ask(session_head(self.endpoint())).await;
+        assert!(request.is_session());
+        let at_server = request.into_session();
+        (SessionChannel::new(asked.await.unwrap().unwrap().body, None), at_server)
+    }
+
+    fn endpoint(&self) -> SocketAddr {
+        self.listener.local_address()
     }
 
     /// The client's and the connector's end.

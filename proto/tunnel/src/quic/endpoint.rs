@@ -312,14 +312,6 @@ impl QuicEndpoint {
         }
     }
 
-    /// Gives a connection the room of one who is admitted.
-    pub fn admit(&mut self, id: QuicConnectionId) {
-        if let Some(connection) = self.connection(id) {
-            connection.admit();
-            self.mark(id.place);
-        }
-    }
-
     /// Whether packets for a peer can be carried.
     pub fn carries(&self, peer: PeerId) -> bool {
         self.by_peer.contains_key(&peer)
@@ -486,6 +478,12 @@ impl QuicEndpoint {
                     if let Some(connection) = self.connection(stream.connection) {
                         connection.send_datagram(stream.id(), &payload);
                         self.mark(stream.connection.place);
+                    }
+                }
+                Command::Admit { connection: id } => {
+                    if let Some(connection) = self.connection(id) {
+                        connection.admit();
+                        self.mark(id.place);
                     }
                 }
                 Command::Close { connection: id } => {

@@ -57,6 +57,7 @@ pub(super) enum Command {
     Reject { stream: QuicStreamId },
     Request { connection: QuicConnectionId, head: RequestHead, reply: Reply },
     Datagram { stream: QuicStreamId, payload: Bytes },
+    Admit { connection: QuicConnectionId },
     Close { connection: QuicConnectionId },
 }
 
@@ -152,6 +153,29 @@ pub(super) fn answered(stream: QuicStreamId, head: ResponseHead) -> (Answered, T
     ((stream, head, bytes, datagrams), pipe)
 }
 
+/// A connection, for those who hold one of its streams.
+#[derive(Debug, Clone)]
+pub(crate) struct QuicHandle {
+    connection: QuicConnectionId,
+    mailbox: Arc<Mailbox>,
+}
+
+impl QuicHandle {
+    fn new(stream: QuicStreamId, mailbox: &Arc<Mailbox>) -> Self {
+        Self { connection: stream.connection(), mailbox: Arc::clone(mailbox) }
+    }
+
+    /// Lets the peer have more of our memory than a stranger.
+    pub(crate) fn admit(&self) {
+        self.mailbox.command(Command::Admit { connection: self.connection });
+    }
+
+    /// Closes the connection without sending what it still holds.
+    pub(crate) fn abort(&self) {
+        self.mailbox.command(Command::Close { connection: self.connection });
+    }
+}
+
 /// Datagrams of one request, both ways (RFC 9297 §2), which are lost where there is no room.
 #[derive(Debug)]
 pub(crate) struct RequestDatagrams {
@@ -163,6 +187,10 @@ pub(crate) struct RequestDatagrams {
 impl RequestDatagrams {
     pub(crate) const fn stream(&self) -> QuicStreamId {
         self.stream
+    }
+
+    pub(crate) fn handle(&self) -> QuicHandle {
+        QuicHandle::new(self.stream, &self.mailbox)
     }
 
     /// The next one; none when the request has ended.
@@ -191,6 +219,10 @@ impl QuicResponder {
 
     pub(crate) const fn stream(&self) -> QuicStreamId {
         self.stream
+    }
+
+    pub(crate) fn handle(&self) -> QuicHandle {
+        QuicHandle::new(self.stream, &self.mailbox)
     }
 
     pub(crate) fn respond(mut self, head: ResponseHead) -> Body {

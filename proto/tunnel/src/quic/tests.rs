@@ -6,6 +6,7 @@ use std::{
 };
 
 use adit_proto::{
+    ClientMessage, ConnectorMessage, Reason,
     http3::{Field, Http3Code, RequestHead, ResponseHead},
     masque::Capsule,
 };
@@ -16,7 +17,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{KeyPair, Offloads, PeerId, ReceiveBatch, UdpSocket, Waiter, Waker};
+use crate::{
+    HttpConnection, KeyPair, Offloads, PeerId, ReceiveBatch, SessionChannel, SessionError,
+    UdpSocket, Waiter, Waker, session_channel::session_head,
+};
 
 /// What a test asks of the thread of one end.
 type Job = Box<dyn FnOnce(&mut QuicEndpoint, Instant) + Send>;
@@ -109,6 +113,21 @@ impl End {
         });
         attached.await.unwrap()
     }
+
+    /// Returns when something is so.
+    async fn until(&self, is_so: impl Fn(&QuicEndpoint) -> bool + Send + Clone + 'static) {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let is_so = is_so.clone();
+            self.run(move |endpoint, _now| {
+                let _ = reply.send(is_so(endpoint));
+            });
+            if answer.await.unwrap() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 impl Drop for End {
@@ -132,6 +151,33 @@ async fn world() -> World {
     let (server, client) = (End::server(&server_key), End::client(&client_key));
     let connection = client.connect(&server, server_key.pin()).await.unwrap();
     World { server, client, connection, client_key }
+}
+
+/// A session, the client's and the server's end.
+async fn session() -> (
+    Ends,
+    SessionChannel<ClientMessage, ConnectorMessage>,
+    SessionChannel<ConnectorMessage, ClientMessage>,
+) {
+    let (server_key, client_key) =
+        (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
+    let (mut server, client) = (End::server(&server_key), End::client(&client_key));
+    let connection = client.connect(&server, server_key.pin()).await.unwrap();
+    let opening = SessionChannel::open(HttpConnection::Quic(connection), server.address);
+    let answering = async {
+        let request = server.requests.recv().await.unwrap();
+        assert!(request.is_session());
+        assert_eq!(request.peer_pin, client_key.pin());
+        request.into_session()
+    };
+    let (opened, incoming) = tokio::join!(opening, answering);
+    (Ends { server, _client: client }, opened.unwrap(), incoming)
+}
+
+/// Both ends of what a test holds otherwise.
+struct Ends {
+    server: End,
+    _client: End,
 }
 
 fn connect_head() -> RequestHead {
@@ -162,8 +208,7 @@ async fn a_request_arrives_with_the_pin_of_its_sender_and_bytes_flow_both_ways()
     let request = world.server.requests.recv().await.unwrap();
     assert_eq!(request.head, connect_head());
     assert_eq!(request.peer_pin, world.client_key.pin());
-    let connection = request.quic_stream().unwrap().connection();
-    world.server.run(move |endpoint, _now| endpoint.admit(connection));
+    request.admit();
     let mut at_server = request.respond(ok()).into_bytes();
     let (_connection, answer) = asked.await.unwrap();
     assert_eq!(answer.head.status, 200);
@@ -269,6 +314,84 @@ async fn a_lost_connection_ends_its_requests() {
     let mut rest = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(5), at_server.read_to_end(&mut rest)).await;
     assert!(end.is_ok(), "the server's stream is still open");
+}
+
+#[tokio::test]
+async fn a_session_passes_messages_both_ways_and_its_last_one_before_it_ends() {
+    let (ends, client, connector) = session().await;
+    let (mut to_connector, mut from_connector) = client.split();
+    let (mut to_client, mut from_client) = connector.split();
+    for request_id in 0..50 {
+        to_connector.send(&ClientMessage::Ping { request_id }).await.unwrap();
+    }
+    for request_id in 0..50 {
+        let received = from_client.next().await.unwrap().unwrap();
+        assert_eq!(received, ClientMessage::Ping { request_id });
+    }
+    let refused = ConnectorMessage::Refused { reason: Reason::CredentialExpired };
+    to_client.send(&refused).await.unwrap();
+    drop((to_client, from_client));
+    assert_eq!(from_connector.next().await.unwrap().unwrap(), refused);
+    assert!(from_connector.next().await.is_none());
+    // Its end is that of the client's connection, so that the server has room again.
+    drop((to_connector, from_connector));
+    ends.server.until(|endpoint| endpoint.counters().connections == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_ends_its_session_at_the_server() {
+    let (_ends, client, connector) = session().await;
+    let (_to_client, mut from_client) = connector.split();
+    drop(client);
+    let ended = from_client.next().await;
+    assert!(ended.is_none_or(|message| message.is_err()));
+}
+
+#[tokio::test]
+async fn a_line_of_a_session_that_is_no_message_closes_the_connection() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let address = SocketAddr::from(([127, 0, 0, 1], 443));
+        let answer = world.connection.request(session_head(address)).await.unwrap();
+        (world.connection, answer.body.into_bytes())
+    });
+    let request = world.server.requests.recv().await.unwrap();
+    let (_to_client, mut from_client) = request.into_session().split();
+    let (_connection, mut at_client) = asked.await.unwrap();
+    at_client.write_all(b"nonsense\n").await.unwrap();
+    assert!(matches!(from_client.next().await, Some(Err(SessionError::Malformed))));
+    assert!(at_client.read(&mut [0]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_session_that_is_admitted_may_use_more_than_a_strangers_requests() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let address = SocketAddr::from(([127, 0, 0, 1], 443));
+        let answer = world.connection.request(session_head(address)).await.unwrap();
+        (world.connection, answer)
+    });
+    let (to_client, _from_client) =
+        world.server.requests.recv().await.unwrap().into_session().split();
+    let (connection, _answer) = asked.await.unwrap();
+    to_client.admit();
+    let mut held = Vec::new();
+    for _index in 0..20 {
+        let answering = async {
+            let request = world.server.requests.recv().await.unwrap();
+            request.respond(ok())
+        };
+        // Room is made a moment later.
+        let asking = async {
+            loop {
+                match connection.request(connect_head()).await {
+                    Err(QuicError::TooManyRequests) => tokio::task::yield_now().await,
+                    answer => return answer.unwrap(),
+                }
+            }
+        };
+        held.push(tokio::join!(asking, answering));
+    }
 }
 
 #[test]

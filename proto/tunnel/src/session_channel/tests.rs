@@ -16,11 +16,12 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::{
-    Http2Connection, Http2Listener, Incoming, IncomingSession, KeyPair, connect,
+    Http2Connection, Http2Listener, IncomingRequest, KeyPair, connect,
     http2::{Peer, Server},
     tls,
 };
 
+type Opening = JoinHandle<Result<ClientChannel, SessionError>>;
 type ClientChannel = SessionChannel<ClientMessage, ConnectorMessage>;
 type ConnectorChannel = SessionChannel<ConnectorMessage, ClientMessage>;
 
@@ -29,7 +30,7 @@ async fn messages_pass_both_ways_in_order() {
     let mut site = Site::new();
     let (client, incoming) = site.next_session().await;
     let (mut to_connector, mut from_connector) = client.split();
-    let (mut to_client, mut from_client) = incoming.channel.split();
+    let (mut to_client, mut from_client) = incoming.split();
 
     for request_id in 0..50 {
         to_connector.send(&ClientMessage::Ping { request_id }).await.unwrap();
@@ -48,7 +49,7 @@ async fn messages_pass_both_ways_in_order() {
 #[tokio::test]
 async fn a_listener_learns_who_its_client_is() {
     let mut site = Site::new();
-    let (_client, incoming) = site.next_session().await;
+    let (_client, incoming) = site.next_request().await;
     assert_eq!(incoming.peer_pin, site.client.pin());
     assert!(incoming.remote.ip().is_loopback());
 }
@@ -58,10 +59,11 @@ async fn a_listener_on_all_addresses_hears_ipv4_and_names_it_so() {
     let (client, connector) = (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
     let mut listener = Http2Listener::try_bind("[::]:0".parse().unwrap(), &connector).unwrap();
     let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_address().port()));
-    let (opened, incoming) =
-        tokio::join!(connect(endpoint, connector.pin(), &client), listener.accept());
-    opened.unwrap();
-    assert_eq!(session_in(incoming).remote.ip(), Ipv4Addr::LOCALHOST);
+    let opening = tokio::spawn(async move { connect(endpoint, connector.pin(), &client).await });
+    let incoming = listener.accept().await;
+    assert_eq!(incoming.remote.ip(), Ipv4Addr::LOCALHOST);
+    let _session = incoming.into_session();
+    opening.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -73,10 +75,10 @@ async fn a_connector_of_another_key_is_refused() {
         error.to_string(),
         format!("certificate of {} does not match the pin", site.endpoint())
     );
-    assert!(matches!(error, SessionError::Connection(Http2Error::PinMismatch { .. })));
+    assert!(is_http2(&error, |error| matches!(error, Http2Error::PinMismatch { .. })));
 
     // The connector has given no session for it: the first is that of the next client.
-    let (_client, incoming) = site.next_session().await;
+    let (_client, incoming) = site.next_request().await;
     assert_eq!(incoming.peer_pin, site.client.pin());
 }
 
@@ -87,11 +89,11 @@ async fn a_client_without_a_key_is_refused() {
     let config = tls::client_config(site.connector.pin(), None, &[b"h2"]);
     let name = ServerName::from(site.endpoint().ip());
     let stream = TlsConnector::from(config).connect(name, tcp).await.unwrap();
-    let connection = Http2Connection::try_new(stream, site.endpoint()).await.unwrap();
-    let error = connection.open_session().await.err().unwrap();
-    assert!(matches!(error, SessionError::Connection(Http2Error::Lost { .. })), "{error}");
+    let connection = HttpConnection::Http2(Http2Connection::try_new(stream).await.unwrap());
+    let error = SessionChannel::open(connection, site.endpoint()).await.err().unwrap();
+    assert!(is_http2(&error, |error| matches!(error, Http2Error::Lost { .. })), "{error}");
 
-    let (_client, incoming) = site.next_session().await;
+    let (_client, incoming) = site.next_request().await;
     assert_eq!(incoming.peer_pin, site.client.pin());
 }
 
@@ -106,7 +108,7 @@ async fn strangers_that_send_garbage_or_nothing_block_no_one() {
         }
         strangers.push(tcp);
     }
-    let (_client, incoming) = site.next_session().await;
+    let (_client, incoming) = site.next_request().await;
     assert_eq!(incoming.peer_pin, site.client.pin());
 }
 
@@ -122,8 +124,13 @@ async fn handshakes_from_one_source_are_limited_and_room_is_made_again() {
 
     drop(strangers);
     // It takes a moment until the connector has seen them go.
-    while connect(site.endpoint(), site.connector.pin(), &site.client).await.is_err() {}
-    assert_eq!(session_in(site.listener.accept().await).peer_pin, site.client.pin());
+    let (endpoint, pin, client) = (site.endpoint(), site.connector.pin(), site.client.clone());
+    let opening =
+        tokio::spawn(async move { while connect(endpoint, pin, &client).await.is_err() {} });
+    let incoming = site.listener.accept().await;
+    assert_eq!(incoming.peer_pin, site.client.pin());
+    let _session = incoming.into_session();
+    opening.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +148,7 @@ async fn a_port_where_no_one_listens_is_unreachable() {
     socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let endpoint = socket.local_addr().unwrap();
     let error = connect(endpoint, site.connector.pin(), &site.client).await.err().unwrap();
-    assert!(matches!(error, SessionError::Connection(Http2Error::Unreachable { .. })), "{error}");
+    assert!(is_http2(&error, |error| matches!(error, Http2Error::Unreachable { .. })), "{error}");
 }
 
 #[tokio::test]
@@ -154,7 +161,7 @@ async fn a_dropped_listener_keeps_the_sessions_it_has_given() {
     while TcpStream::connect(endpoint).await.is_ok() {}
 
     let (mut to_connector, _from_connector) = client.split();
-    let (_to_client, mut from_client) = incoming.channel.split();
+    let (_to_client, mut from_client) = incoming.split();
     let ping = ClientMessage::Ping { request_id: 1 };
     to_connector.send(&ping).await.unwrap();
     assert_eq!(from_client.next().await.unwrap().unwrap(), ping);
@@ -176,7 +183,7 @@ async fn what_was_sent_before_closing_arrives() {
 async fn a_dropped_client_ends_the_session_at_the_connector() {
     let mut site = Site::new();
     let (client, incoming) = site.next_session().await;
-    let (mut to_client, mut from_client) = incoming.channel.split();
+    let (mut to_client, mut from_client) = incoming.split();
     drop(client);
     assert!(from_client.next().await.is_none());
     // The direction to the client closes with the connection.
@@ -204,15 +211,13 @@ async fn a_line_that_is_too_long_closes_the_session() {
     let (client, connector) = pair().await;
     let (mut to_connector, mut from_connector) = client.split();
     let (_to_client, mut from_client) = connector.split();
-    to_connector.unsent = Bytes::from(vec![b'a'; MAX_SESSION_LINE_LEN + 1]);
+    to_connector.unsent.extend_from_slice(&[b'a'; MAX_SESSION_LINE_LEN + 1]);
     let ping = ClientMessage::Ping { request_id: 0 };
     let (_sent, received) = tokio::join!(to_connector.send(&ping), from_client.next());
     assert!(matches!(received, Some(Err(SessionError::LineTooLong))));
     assert!(from_client.next().await.is_none());
-    assert!(matches!(
-        from_connector.next().await,
-        Some(Err(SessionError::Connection(Http2Error::Lost { .. })))
-    ));
+    let error = from_connector.next().await.unwrap().unwrap_err();
+    assert!(is_http2(&error, |error| matches!(error, Http2Error::Lost { .. })), "{error}");
 }
 
 #[tokio::test]
@@ -221,7 +226,7 @@ async fn a_line_that_is_no_message_closes_the_session() {
         let (client, connector) = pair().await;
         let (mut to_connector, mut from_connector) = client.split();
         let (_to_client, mut from_client) = connector.split();
-        to_connector.unsent = Bytes::from_static(line.as_bytes());
+        to_connector.unsent.extend_from_slice(line.as_bytes());
         to_connector.flush().await.unwrap();
         assert!(matches!(from_client.next().await, Some(Err(SessionError::Malformed))), "{line}");
         assert!(from_connector.next().await.is_some_and(|message| message.is_err()));
@@ -313,11 +318,11 @@ async fn a_client_notices_the_death_of_its_connector() {
     let (mut to_connector, mut from_connector) = client.split();
     cut.send(()).unwrap();
     let since = Instant::now();
-    let received = from_connector.next().await;
-    assert!(matches!(received, Some(Err(SessionError::Connection(Http2Error::Unresponsive)))));
+    let error = from_connector.next().await.unwrap().unwrap_err();
+    assert!(is_http2(&error, |error| matches!(error, Http2Error::Unresponsive)), "{error}");
     assert!(since.elapsed() <= Duration::from_secs(15), "after {:?}", since.elapsed());
-    let sent = to_connector.send(&ClientMessage::Ping { request_id: 1 }).await;
-    assert!(matches!(sent, Err(SessionError::Connection(Http2Error::Unresponsive))));
+    let error = to_connector.send(&ClientMessage::Ping { request_id: 1 }).await.unwrap_err();
+    assert!(is_http2(&error, |error| matches!(error, Http2Error::Unresponsive)), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,8 +331,8 @@ async fn a_connector_notices_the_death_of_its_client() {
     let (_to_client, mut from_client) = connector.split();
     cut.send(()).unwrap();
     let since = Instant::now();
-    let received = from_client.next().await;
-    assert!(matches!(received, Some(Err(SessionError::Connection(Http2Error::Unresponsive)))));
+    let error = from_client.next().await.unwrap().unwrap_err();
+    assert!(is_http2(&error, |error| matches!(error, Http2Error::Unresponsive)), "{error}");
     assert!(since.elapsed() <= Duration::from_secs(15), "after {:?}", since.elapsed());
 }
 
@@ -351,11 +356,19 @@ impl Site {
         self.listener.local_address()
     }
 
-    async fn next_session(&mut self) -> (ClientChannel, IncomingSession) {
-        let endpoint = self.endpoint();
-        let opening = connect(endpoint, self.connector.pin(), &self.client);
-        let (client, incoming) = tokio::join!(opening, self.listener.accept());
-        (client.unwrap(), session_in(incoming))
+    async fn next_session(&mut self) -> (ClientChannel, ConnectorChannel) {
+        let (client, incoming) = self.next_request().await;
+        let connector = incoming.into_session();
+        (client.await.unwrap().unwrap(), connector)
+    }
+
+    /// A session that is asked for and not answered yet.
+    async fn next_request(&mut self) -> (Opening, IncomingRequest) {
+        let (endpoint, pin, client) = (self.endpoint(), self.connector.pin(), self.client.clone());
+        let opening = tokio::spawn(async move { connect(endpoint, pin, &client).await });
+        let incoming = self.listener.accept().await;
+        assert!(incoming.is_session());
+        (opening, incoming)
     }
 }
 
@@ -390,16 +403,15 @@ async fn sessions_over(near: DuplexStream, far: DuplexStream) -> (ClientChannel,
     let pin = KeyPair::try_generate().unwrap().pin();
     let (sender, mut incoming) = mpsc::channel(1);
     let server = Server::try_new(far, Peer { pin, remote: endpoint() }, sender);
-    let (connection, server) = tokio::join!(Http2Connection::try_new(near, endpoint()), server);
+    let (connection, server) = tokio::join!(Http2Connection::try_new(near), server);
     tokio::spawn(server.unwrap().run());
-    let connection = connection.unwrap();
-    let (client, connector) = tokio::join!(connection.open_session(), incoming.recv());
-    (client.unwrap(), session_in(connector.unwrap()).channel)
+    let connection = HttpConnection::Http2(connection.unwrap());
+    let answering = async { incoming.recv().await.unwrap().into_session() };
+    let (client, connector) = tokio::join!(SessionChannel::open(connection, endpoint()), answering);
+    (client.unwrap(), connector)
 }
 
-fn session_in(incoming: Incoming) -> IncomingSession {
-    match incoming {
-        Incoming::Session(session) => session,
-        Incoming::Request(request) => panic!("not a session: {request:?}"),
-    }
+fn is_http2(error: &SessionError, is_expected: impl FnOnce(&Http2Error) -> bool) -> bool {
+    let SessionError::Connection(RequestError::Http2(error)) = error else { return false };
+    is_expected(error)
 }
