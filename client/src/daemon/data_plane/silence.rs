@@ -48,6 +48,8 @@ pub(super) struct Silence {
     /// When it was asked last.
     asked: Option<Instant>,
     trusted_until: Option<Instant>,
+    /// Whether what was heard last was no answer to a probe: then what is sent is answered.
+    answers: bool,
     heard_in_a_row: u32,
 }
 
@@ -59,6 +61,7 @@ impl Silence {
             if was_asked {
                 self.trusted_until = Some(now + TRUST);
             }
+            self.answers = !was_asked;
             self.heard_in_a_row += 1;
             if self.heard_in_a_row >= STEADY {
                 self.trusted_until = None;
@@ -68,7 +71,7 @@ impl Silence {
             return if was_asked { Finding::Answered } else { Finding::Well };
         }
         self.heard_in_a_row = 0;
-        if traffic.sent != before.sent && self.suspects(now) {
+        if traffic.sent != before.sent && (self.answers || self.suspects(now)) {
             self.since.get_or_insert(now);
         }
         match (self.since, self.probed) {
@@ -167,6 +170,23 @@ mod tests {
         assert_eq!(silence.look(heard, later), Finding::Well);
         assert!(silence.handle_asked(heard, later));
         assert_eq!(silence.look(heard, later + PATIENCE), Finding::Silent);
+    }
+
+    #[test]
+    fn who_answers_without_being_asked_is_soon_missed() {
+        let start = Instant::now();
+        let (mut silence, tick) = (Silence::default(), Duration::from_millis(250));
+        silence.handle_asked(Traffic::default(), start);
+        let answered = Traffic { heard: 1, ..Traffic::default() };
+        assert_eq!(silence.look(answered, start), Finding::Answered);
+        // A pause, and then a question that is answered by itself.
+        assert_eq!(silence.look(answered, start + tick), Finding::Well);
+        let again = Traffic { sent: 1, heard: 2, ..Traffic::default() };
+        assert_eq!(silence.look(again, start + tick * 2), Finding::Well);
+        // The next one is not.
+        let unanswered = Traffic { sent: 2, ..again };
+        let findings = [3, 4, 5].map(|ticks| silence.look(unanswered, start + tick * ticks));
+        assert_eq!(findings.last(), Some(&Finding::Probe), "{findings:?}");
     }
 
     #[test]
