@@ -73,8 +73,11 @@ impl RequestServer {
         // Whoever is admitted is no stranger; if the data plane stops, so does this.
         match carrier {
             Carrier::Quic { lane, stream } => {
-                if self.data_plane.admit(lane, stream.connection()).await.is_err() {
-                    return;
+                if let Ok(device) = member.device() {
+                    let (connection, device_id) = (stream.connection(), device.subject.device_id);
+                    if self.data_plane.admit(lane, connection, device_id).await.is_err() {
+                        return;
+                    }
                 }
             }
             Carrier::Http2 => request.admit(),

@@ -79,9 +79,10 @@ pub(crate) enum Command {
         device_id: DeviceId,
         count: oneshot::Sender<usize>,
     },
-    /// A connection is of one who is admitted.
+    /// A connection is of a device that is admitted.
     Admit {
         connection: QuicConnectionId,
+        device_id: DeviceId,
     },
     /// What was enforced before goes back: freeing ten thousand policies takes long.
     Enforce {
@@ -196,14 +197,15 @@ impl DataPlane {
         }
     }
 
-    /// A connection of a lane is of one who is admitted, so it may have more of our memory.
+    /// A connection of a lane is of a device that is admitted, so it may have more of our memory.
     pub(crate) async fn admit(
         &self,
         lane: usize,
         connection: QuicConnectionId,
+        device_id: DeviceId,
     ) -> Result<(), Stopped> {
         let lane = self.lanes.get(lane).ok_or(Stopped)?;
-        lane.command(Command::Admit { connection }).await
+        lane.command(Command::Admit { connection, device_id }).await
     }
 
     /// How many TCP connections of a device are open.
