@@ -426,19 +426,16 @@ impl Worker {
             if bytes >= UDP_BYTES || !self.udp.receive(batch)? {
                 break;
             }
+            let mut unproven = Vec::new();
             for datagram in batch.datagrams() {
                 bytes += datagram.bytes.len();
                 if is_quic(datagram.bytes) {
-                    let unproven = self.quic.handle_datagram(&datagram, now.monotonic);
-                    if let Some(unproven) = unproven
-                        && !self.handshakes.ask_proof(unproven)
-                    {
-                        self.losses.retries += 1;
-                    }
+                    unproven.extend(self.quic.handle_datagram(&datagram, now.monotonic));
                 } else {
                     self.handle_datagram(&datagram, now);
                 }
             }
+            self.losses.retries += self.handshakes.ask_proofs(unproven);
             self.finish_run(Carrier::Wireguard, now);
             self.take_quic_packets(now);
             self.flush(now);

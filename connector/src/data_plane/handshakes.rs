@@ -23,8 +23,8 @@ pub(super) struct Handshakes {
 enum Stranger {
     /// By an initiation.
     Wireguard(Endpoint, Box<[u8]>),
-    /// By QUIC, when so many want it that each has to prove its address.
-    Quic(Unproven),
+    /// By QUIC, when so many want it that each has to prove its address: those of one turn.
+    Quic(Vec<Unproven>),
 }
 
 /// Where a lane takes what has passed.
@@ -70,9 +70,11 @@ fn answer_all(
         let (from, bytes) = match stranger {
             Stranger::Wireguard(from, bytes) => (from, bytes),
             Stranger::Quic(unproven) => {
-                let retry = retries.retry(&unproven, SystemTime::now());
-                // As good as lost on the way.
-                let _ = udp.send(unproven.endpoint(), &retry);
+                for client in unproven {
+                    let retry = retries.retry(&client, SystemTime::now());
+                    // As good as lost on the way.
+                    let _ = udp.send(client.endpoint(), &retry);
+                }
                 continue;
             }
         };
@@ -103,9 +105,15 @@ impl Handshakes {
         }
     }
 
-    /// Asks for a proof of an address; false if too many wait to be asked.
-    pub(super) fn ask_proof(&self, unproven: Unproven) -> bool {
-        self.to_thread.try_send(Stranger::Quic(unproven)).is_ok()
+    /// Asks for proofs of addresses, all at once because waking the thread costs more than what it
+    /// does; returns how many are not asked because too many wait to be.
+    pub(super) fn ask_proofs(&self, unproven: Vec<Unproven>) -> u64 {
+        let count = unproven.len().try_into().unwrap_or(u64::MAX);
+        if count == 0 || self.to_thread.try_send(Stranger::Quic(unproven)).is_ok() {
+            0
+        } else {
+            count
+        }
     }
 
     /// The next one that passed the filter.
