@@ -166,10 +166,17 @@ fn withstand(scene: &Scene, carrier: &str, underlay: &Underlay) {
         let load = load(trial);
 
         // Bob comes while the flood goes on.
-        let came = Instant::now();
-        bob_client.up();
-        bob_client.wait_until_reached_within(echo.address, patience);
-        let connected_after = came.elapsed();
+        let mut connected_after_ms = Vec::new();
+        for _ in 0..if is_nightly() { 10 } else { 2 } {
+            let down = bob_client.adit(&["down"]);
+            assert!(down.success(), "{down:#?}");
+            let came = Instant::now();
+            bob_client.up();
+            bob_client.wait_until_reached_within(echo.address, patience);
+            let connected_after = came.elapsed();
+            assert!(connected_after <= patience, "{kind}: {connected_after:?}");
+            connected_after_ms.push(connected_after.as_millis() as u64);
+        }
         let sent = load.wait_for_event("sent", 10 * SECOND);
         assert!(flood.is_running(), "the flood was over before: {}", flood.output());
         let flooded = flood.events().pop();
@@ -179,7 +186,7 @@ fn withstand(scene: &Scene, carrier: &str, underlay: &Underlay) {
         let peak = peak_memory(&scene.connector);
         report(&json!({
             "id": "S28/S29", "kind": kind, "carrier": carrier, "flow": sent, "flood": flooded,
-            "flow_before": before, "connected_after_ms": connected_after.as_millis() as u64,
+            "flow_before": before, "connected_after_ms": connected_after_ms,
             "handshakes": begun() - already_begun, "flood_bytes": come, "answer_bytes": gone, "peak_memory_mib": peak >> 20,
         }));
         let count = |name: &str| sent[name].as_u64().expect("a count");

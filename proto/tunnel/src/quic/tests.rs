@@ -262,6 +262,31 @@ async fn a_stream_that_is_broken_off_does_not_look_complete() {
 }
 
 #[tokio::test]
+async fn what_a_connection_is_used_for_is_known_until_it_is_closed() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let answer = world.connection.request(connect_head()).await.unwrap();
+        (world.connection, answer)
+    });
+    let request = world.server.requests.recv().await.unwrap();
+    let stream = request.quic_stream().unwrap();
+    let use_of = async |server: &End| {
+        let (told, answer) = oneshot::channel();
+        server.run(move |endpoint, _now| told.send(endpoint.use_of(stream.connection())).unwrap());
+        answer.await.unwrap()
+    };
+    assert_eq!(use_of(&world.server).await, Some(QuicUse::Requests));
+    assert!(world.server.attach(stream).await);
+    assert_eq!(use_of(&world.server).await, Some(QuicUse::Packets));
+    let mut at_server = request.respond(ok()).into_bytes();
+    let _client = asked.await.unwrap();
+    world.server.run(move |endpoint, now| endpoint.close(stream.connection(), now));
+    assert_eq!(use_of(&world.server).await, Some(QuicUse::Nothing));
+    let mut rest = Vec::new();
+    assert!(at_server.read_to_end(&mut rest).await.is_err() || rest.is_empty());
+}
+
+#[tokio::test]
 async fn a_server_of_another_key_is_told_apart_from_one_that_is_not_there() {
     let keys = [(); 3].map(|()| KeyPair::try_generate().unwrap());
     let (server, client) = (End::server(&keys[0]), End::client(&keys[1]));
