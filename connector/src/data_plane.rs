@@ -256,10 +256,10 @@ impl Worker {
             }
             self.handle_timeouts(now);
             let handshakes_left = self.answer_handshakes(now);
-            let is_done = handshakes_left == Rest::Nothing
-                && frames_left == Rest::Nothing
-                && !self.quic.has_newcomers();
-            let deadline = if is_done { self.deadline() } else { now.monotonic };
+            let deadline = match (handshakes_left, frames_left) {
+                (Rest::Nothing, Rest::Nothing) => self.deadline(),
+                _ => now.monotonic,
+            };
             let interface = self.frames.is_none().then(|| self.path.as_fd());
             let ready =
                 waiter.wait(interface, Some(self.udp.as_fd()), Some(deadline), now.monotonic)?;
@@ -282,7 +282,9 @@ impl Worker {
 
     fn deadline(&self) -> Instant {
         let due = self.metrics_due.min(self.forwarder.poll_timeout());
+        let handshake = self.quic.has_newcomers().then(|| self.handshake_time.poll_timeout());
         let others = self.tunnel.poll_timeout().into_iter().chain(self.quic.poll_timeout());
+        let others = others.chain(handshake);
         others.fold(due, Instant::min)
     }
 
@@ -545,13 +547,10 @@ impl Worker {
             return;
         }
         let now = Now::read();
-        if is_idle {
+        if self.handshake_time.is_left(is_idle, now.monotonic) {
             self.quic.begin_handshake(now.monotonic);
             self.flush(now);
-        } else if self.handshake_time.is_left(now.monotonic) {
-            self.quic.begin_handshake(now.monotonic);
-            self.flush(now);
-            self.handshake_time.spend(now.monotonic.elapsed(), now.monotonic);
+            self.handshake_time.spend(is_idle, now.monotonic.elapsed(), now.monotonic);
         }
     }
 
