@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::JoinHandle,
     time::{Instant, SystemTime},
 };
@@ -16,6 +20,8 @@ use tracing::{debug, trace};
 /// A lane's way to the filter and back. The thread ends when all lanes have dropped theirs.
 pub(super) struct Handshakes {
     to_thread: SyncSender<Stranger>,
+    /// Clients of all lanes that wait to be asked for a proof.
+    unasked: Arc<AtomicUsize>,
     passed: Receiver<Initiation>,
 }
 
@@ -47,21 +53,23 @@ pub(super) fn start(
     const PASSED: usize = 2048;
 
     let (to_thread, strangers) = sync_channel(WAITING);
+    let unasked = Arc::<AtomicUsize>::default();
     let ends = wakers.iter().map(|waker| {
         let (passed_in, passed) = sync_channel(PASSED);
         let exit = Exit { passed: passed_in, waker: waker.clone() };
-        (exit, Handshakes { to_thread: to_thread.clone(), passed })
+        let (to_thread, unasked) = (to_thread.clone(), Arc::clone(&unasked));
+        (exit, Handshakes { to_thread, unasked, passed })
     });
     let (exits, handshakes): (Vec<_>, Vec<_>) = ends.unzip();
     let _thread: JoinHandle<()> = std::thread::Builder::new()
         .name("handshakes".to_owned())
-        .spawn(move || answer_all(filter, &retries, &udp, &strangers, &exits))?;
+        .spawn(move || answer_all(filter, (&retries, &unasked), &udp, &strangers, &exits))?;
     Ok(handshakes)
 }
 
 fn answer_all(
     mut filter: HandshakeFilter,
-    retries: &RetrySource,
+    (retries, unasked): (&RetrySource, &AtomicUsize),
     udp: &UdpSocket,
     strangers: &Receiver<Stranger>,
     exits: &[Exit],
@@ -71,6 +79,7 @@ fn answer_all(
             Stranger::Wireguard(from, bytes) => (from, bytes),
             Stranger::Quic(unproven) => {
                 for client in unproven {
+                    unasked.fetch_sub(1, Ordering::Relaxed);
                     let retry = retries.retry(&client, SystemTime::now());
                     // As good as lost on the way.
                     let _ = udp.send(client.endpoint(), &retry);
@@ -108,12 +117,19 @@ impl Handshakes {
     /// Asks for proofs of addresses, all at once because waking the thread costs more than what it
     /// does; returns how many are not asked because too many wait to be.
     pub(super) fn ask_proofs(&self, unproven: Vec<Unproven>) -> u64 {
-        let count = unproven.len().try_into().unwrap_or(u64::MAX);
-        if count == 0 || self.to_thread.try_send(Stranger::Quic(unproven)).is_ok() {
-            0
-        } else {
-            count
+        /// Whoever waits longer is asked when it has given up waiting.
+        const WAITING: usize = 1024;
+
+        let count = unproven.len();
+        if count == 0 {
+            return 0;
         }
+        let before = self.unasked.fetch_add(count, Ordering::Relaxed);
+        if before < WAITING && self.to_thread.try_send(Stranger::Quic(unproven)).is_ok() {
+            return 0;
+        }
+        self.unasked.fetch_sub(count, Ordering::Relaxed);
+        count.try_into().unwrap_or(u64::MAX)
     }
 
     /// The next one that passed the filter.
