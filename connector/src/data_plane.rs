@@ -2,7 +2,9 @@
 
 mod carriers;
 mod command;
+mod device_connections;
 mod distributor;
+mod handshake_time;
 mod handshakes;
 mod idle;
 mod metrics;
@@ -20,8 +22,8 @@ use adit_proto::{DeviceId, Reason, Verdict};
 use adit_tunnel::{
     Datagram, DropReason, Frame, Inbound, KeyPair, Opened, Outbound, Packet, PacketInlet,
     PeerConfig, PeerId, QuicEndpoint, QuicEvent, QuicStreamId, ReceiveBatch, Received, Refusal,
-    Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter, Waker, WireguardSecret,
-    is_quic, refuse,
+    RetrySource, Run, SendOutcome, TunDevice, Tunnel, TunnelEvent, UdpSocket, Waiter, Waker,
+    WireguardSecret, is_quic, refuse,
 };
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -30,7 +32,9 @@ use tracing::{debug, error, trace};
 use self::{
     carriers::{Carrier, Carriers},
     command::{Command, LaneHandle},
+    device_connections::DeviceConnections,
     distributor::{Distributor, FrameQueue, Owners},
+    handshake_time::HandshakeTime,
     handshakes::Handshakes,
     idle::Idle,
     metrics::Published,
@@ -108,7 +112,7 @@ pub(crate) fn start(
     let waiters = udp.iter().map(|_lane| Waiter::try_new()).collect::<io::Result<Vec<_>>>()?;
     let (waiters, wakers): (Vec<Waiter>, Vec<Waker>) = waiters.into_iter().unzip();
     let cookies = udp.first().context("no lanes")?.try_clone()?;
-    let handshakes = handshakes::start(filter, cookies, &wakers)?;
+    let handshakes = handshakes::start(filter, RetrySource::new(&identity), cookies, &wakers)?;
     let owners = Owners::default();
     let (published, metrics) = Published::new(udp.len());
     let (ended, end) = mpsc::channel(udp.len() + 1);
@@ -144,6 +148,8 @@ pub(crate) fn start(
             inlet,
             requests: requests.clone(),
             handshakes,
+            handshake_time: HandshakeTime::new(now.monotonic),
+            device_connections: DeviceConnections::default(),
             forwarder: Forwarder::new(Limits::default().share_of(lanes), now),
             peers: Peers::default(),
             owners: owners.clone(),
@@ -186,6 +192,8 @@ struct Worker {
     inlet: PacketInlet<DeviceId>,
     requests: mpsc::Sender<ArrivedRequest>,
     handshakes: Handshakes,
+    handshake_time: HandshakeTime,
+    device_connections: DeviceConnections,
     forwarder: Forwarder,
     peers: Peers,
     owners: Owners,
@@ -247,7 +255,8 @@ impl Worker {
                 return Ok(());
             }
             self.handle_timeouts(now);
-            let deadline = match (self.answer_handshakes(now), frames_left) {
+            let handshakes_left = self.answer_handshakes(now);
+            let deadline = match (handshakes_left, frames_left) {
                 (Rest::Nothing, Rest::Nothing) => self.deadline(),
                 _ => now.monotonic,
             };
@@ -266,12 +275,16 @@ impl Worker {
                 self.read_frames(&mut buffer, now)?;
             }
             frames_left = self.take_frames(now);
+            let is_idle = !ready.udp && !ready.tun && frames_left == Rest::Nothing;
+            self.begin_handshake(is_idle);
         }
     }
 
     fn deadline(&self) -> Instant {
         let due = self.metrics_due.min(self.forwarder.poll_timeout());
+        let handshake = self.quic.has_newcomers().then(|| self.handshake_time.poll_timeout());
         let others = self.tunnel.poll_timeout().into_iter().chain(self.quic.poll_timeout());
+        let others = others.chain(handshake);
         others.fold(due, Instant::min)
     }
 
@@ -322,6 +335,15 @@ impl Worker {
                     let open = peer.map_or(0, |(peer, _)| self.forwarder.connections_of(*peer));
                     // Who asked may be gone.
                     let _ = count.send(open);
+                }
+                Command::NoteConnection { connection, device_id } => {
+                    let Self { device_connections, quic, .. } = self;
+                    let use_of = |id| quic.use_of(id);
+                    let evicted = device_connections.insert(device_id, connection, use_of);
+                    if let Some(evicted) = evicted {
+                        debug!(%device_id, "Closing a connection, the device has many");
+                        self.quic.close(evicted, now.monotonic);
+                    }
                 }
                 Command::Enforce { standing, replaced } => {
                     // Who asked is gone only while the process ends.
@@ -376,6 +398,7 @@ impl Worker {
     }
 
     fn remove(&mut self, device_id: DeviceId, reason: Reason, now: Now) {
+        self.device_connections.remove(device_id);
         let Some((peer, addresses)) = self.peers.by_device.remove(&device_id) else { return };
         self.peers.devices.remove(&peer);
         self.owners.remove(&addresses, self.number);
@@ -407,14 +430,16 @@ impl Worker {
             if bytes >= UDP_BYTES || !self.udp.receive(batch)? {
                 break;
             }
+            let mut unproven = Vec::new();
             for datagram in batch.datagrams() {
                 bytes += datagram.bytes.len();
                 if is_quic(datagram.bytes) {
-                    self.quic.handle_datagram(&datagram, now.monotonic);
+                    unproven.extend(self.quic.handle_datagram(&datagram, now.monotonic));
                 } else {
                     self.handle_datagram(&datagram, now);
                 }
             }
+            self.losses.retries += self.handshakes.ask_proofs(unproven);
             self.finish_run(Carrier::Wireguard, now);
             self.take_quic_packets(now);
             self.flush(now);
@@ -522,6 +547,19 @@ impl Worker {
             self.flush(now);
         }
         if left == 0 { Rest::Something } else { Rest::Nothing }
+    }
+
+    /// Begins a handshake of QUIC if one waits: packets come first, but not at all times.
+    fn begin_handshake(&mut self, is_idle: bool) {
+        if !self.quic.has_newcomers() {
+            return;
+        }
+        let now = Now::read();
+        if self.handshake_time.is_left(is_idle, now.monotonic) {
+            self.quic.begin_handshake(now.monotonic);
+            self.flush(now);
+            self.handshake_time.spend(is_idle, now.monotonic.elapsed(), now.monotonic);
+        }
     }
 
     fn read_frames(&mut self, buffer: &mut [u8], now: Now) -> io::Result<()> {

@@ -81,6 +81,15 @@ impl RequestServer {
         };
         // Whoever is admitted is no stranger.
         request.admit();
+        if let Carrier::Quic { lane, stream } = carrier
+            && let Ok(device) = member.device()
+        {
+            let (connection, device_id) = (stream.connection(), device.subject.device_id);
+            // If the data plane stops, so does this.
+            if self.data_plane.note_connection(lane, connection, device_id).await.is_err() {
+                return;
+            }
+        }
         match asked {
             ProxyRequest::ConnectIp { target: IpTarget::Any, protocol: None } => {
                 packets::serve(self, carrier, request, member).await;

@@ -14,6 +14,8 @@ mod carriers;
 mod connectors;
 #[path = "e2e/durability.rs"]
 mod durability;
+#[path = "e2e/floods.rs"]
+mod floods;
 #[path = "e2e/flows.rs"]
 mod flows;
 #[path = "e2e/harness.rs"]

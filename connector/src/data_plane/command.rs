@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use adit_policy::Subject;
 use adit_proto::{DeviceId, PresharedKey, Reason, WireguardPublicKey};
-use adit_tunnel::{Lane, PacketInlet, PacketOutlet, PacketPipe, QuicStreamId, UpsertError, Waker};
+use adit_tunnel::{
+    Lane, PacketInlet, PacketOutlet, PacketPipe, QuicConnectionId, QuicStreamId, UpsertError, Waker,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{enforced::Standing, own_addresses::OwnAddresses};
@@ -76,6 +78,11 @@ pub(crate) enum Command {
     CountConnections {
         device_id: DeviceId,
         count: oneshot::Sender<usize>,
+    },
+    /// A connection is of a device that is admitted.
+    NoteConnection {
+        connection: QuicConnectionId,
+        device_id: DeviceId,
     },
     /// What was enforced before goes back: freeing ten thousand policies takes long.
     Enforce {
@@ -188,6 +195,17 @@ impl DataPlane {
         if let Some(lane) = self.lanes.get(home) {
             lane.inlet.push(device.subject.device_id, packet);
         }
+    }
+
+    /// A connection of a lane is of a device that is admitted, which may have so many.
+    pub(crate) async fn note_connection(
+        &self,
+        lane: usize,
+        connection: QuicConnectionId,
+        device_id: DeviceId,
+    ) -> Result<(), Stopped> {
+        let lane = self.lanes.get(lane).ok_or(Stopped)?;
+        lane.command(Command::NoteConnection { connection, device_id }).await
     }
 
     /// How many TCP connections of a device are open.

@@ -2,21 +2,35 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::JoinHandle,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use adit_tunnel::{
-    Datagram, DropReason, Endpoint, Filtered, HandshakeFilter, Initiation, Lane, Tunnel, UdpSocket,
-    Waker,
+    Datagram, DropReason, Endpoint, Filtered, HandshakeFilter, Initiation, Lane, RetrySource,
+    Tunnel, UdpSocket, Unproven, Waker,
 };
 use tracing::{debug, trace};
 
 /// A lane's way to the filter and back. The thread ends when all lanes have dropped theirs.
 pub(super) struct Handshakes {
-    to_filter: SyncSender<(Endpoint, Box<[u8]>)>,
+    to_thread: SyncSender<Stranger>,
+    /// Clients of all lanes that wait to be asked for a proof.
+    unasked: Arc<AtomicUsize>,
     passed: Receiver<Initiation>,
+}
+
+/// Who wants a handshake.
+enum Stranger {
+    /// By an initiation.
+    Wireguard(Endpoint, Box<[u8]>),
+    /// By QUIC, when so many want it that each has to prove its address: those of one turn.
+    Quic(Vec<Unproven>),
 }
 
 /// Where a lane takes what has passed.
@@ -25,37 +39,54 @@ struct Exit {
     waker: Waker,
 }
 
-/// Starts the thread for the lanes with these wakers; the socket is for cookies.
+/// Starts the thread for the lanes with these wakers; the socket is for cookies and for what QUIC
+/// has in their place.
 pub(super) fn start(
     filter: HandshakeFilter,
+    retries: RetrySource,
     udp: UdpSocket,
     wakers: &[Waker],
 ) -> io::Result<Vec<Handshakes>> {
     /// Of 200 bytes each; a flood is as good as any other after some milliseconds.
-    const UNFILTERED: usize = 1024;
+    const WAITING: usize = 1024;
     /// Half of what may pass in a second, so that none is lost to a busy moment.
     const PASSED: usize = 2048;
 
-    let (to_filter, unfiltered) = sync_channel(UNFILTERED);
+    let (to_thread, strangers) = sync_channel(WAITING);
+    let unasked = Arc::<AtomicUsize>::default();
     let ends = wakers.iter().map(|waker| {
         let (passed_in, passed) = sync_channel(PASSED);
         let exit = Exit { passed: passed_in, waker: waker.clone() };
-        (exit, Handshakes { to_filter: to_filter.clone(), passed })
+        let (to_thread, unasked) = (to_thread.clone(), Arc::clone(&unasked));
+        (exit, Handshakes { to_thread, unasked, passed })
     });
     let (exits, handshakes): (Vec<_>, Vec<_>) = ends.unzip();
     let _thread: JoinHandle<()> = std::thread::Builder::new()
         .name("handshakes".to_owned())
-        .spawn(move || filter_all(filter, &udp, &unfiltered, &exits))?;
+        .spawn(move || answer_all(filter, (&retries, &unasked), &udp, &strangers, &exits))?;
     Ok(handshakes)
 }
 
-fn filter_all(
+fn answer_all(
     mut filter: HandshakeFilter,
+    (retries, unasked): (&RetrySource, &AtomicUsize),
     udp: &UdpSocket,
-    unfiltered: &Receiver<(Endpoint, Box<[u8]>)>,
+    strangers: &Receiver<Stranger>,
     exits: &[Exit],
 ) {
-    for (from, bytes) in unfiltered {
+    for stranger in strangers {
+        let (from, bytes) = match stranger {
+            Stranger::Wireguard(from, bytes) => (from, bytes),
+            Stranger::Quic(unproven) => {
+                for client in unproven {
+                    unasked.fetch_sub(1, Ordering::Relaxed);
+                    let retry = retries.retry(&client, SystemTime::now());
+                    // As good as lost on the way.
+                    let _ = udp.send(client.endpoint(), &retry);
+                }
+                continue;
+            }
+        };
         match filter.check(from, &bytes, Instant::now()) {
             Filtered::Passed(initiation) => {
                 let lane = Lane::number_of(initiation.public_key(), exits.len());
@@ -77,9 +108,28 @@ fn filter_all(
 impl Handshakes {
     /// Hands an initiation to the filter; it is dropped and counted if too many wait.
     pub(super) fn filter(&self, datagram: &Datagram<'_>, tunnel: &mut Tunnel) {
-        if self.to_filter.try_send((datagram.from, datagram.bytes.into())).is_err() {
+        let stranger = Stranger::Wireguard(datagram.from, datagram.bytes.into());
+        if self.to_thread.try_send(stranger).is_err() {
             tunnel.count_drop(DropReason::HandshakeQueueFull);
         }
+    }
+
+    /// Asks for proofs of addresses, all at once because waking the thread costs more than what it
+    /// does; returns how many are not asked because too many wait to be.
+    pub(super) fn ask_proofs(&self, unproven: Vec<Unproven>) -> u64 {
+        /// Whoever waits longer is asked when it has given up waiting.
+        const WAITING: usize = 1024;
+
+        let count = unproven.len();
+        if count == 0 {
+            return 0;
+        }
+        let before = self.unasked.fetch_add(count, Ordering::Relaxed);
+        if before < WAITING && self.to_thread.try_send(Stranger::Quic(unproven)).is_ok() {
+            return 0;
+        }
+        self.unasked.fetch_sub(count, Ordering::Relaxed);
+        count.try_into().unwrap_or(u64::MAX)
     }
 
     /// The next one that passed the filter.

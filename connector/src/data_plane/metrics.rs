@@ -33,6 +33,8 @@ pub(crate) struct Losses {
     pub(crate) kernel_refused: u64,
     /// Packets of services for which the queue of their lane had no room.
     pub(crate) lane_full: u64,
+    /// Clients of QUIC that were not asked to prove their addresses, since too many had to be.
+    pub(crate) retries: u64,
     /// Records that the full queue of access events did not take.
     pub(crate) records: u64,
     /// Messages about refused flows that the full queue to the sessions did not take.
@@ -58,6 +60,7 @@ impl AddAssign for Losses {
         self.control += other.control;
         self.kernel_refused += other.kernel_refused;
         self.lane_full += other.lane_full;
+        self.retries += other.retries;
         self.records += other.records;
         self.denials += other.denials;
     }

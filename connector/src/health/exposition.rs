@@ -60,8 +60,21 @@ pub(super) fn render(health: &Health, now: Timestamp) -> String {
         ("control", losses.control),
         ("kernel-refused", losses.kernel_refused),
         ("lane-full", losses.lane_full),
+        ("retry", losses.retries),
     ] {
         page.value(&[("stage", "io"), ("reason", reason)], count);
+    }
+    let quic = &data_plane.quic;
+    page.gauge("adit_connector_quic_connections", "Connections of QUIC");
+    page.value(&[], quic.connections);
+    page.counter(
+        "adit_connector_quic_handshakes_total",
+        "Handshakes of QUIC, by what became of them",
+    );
+    for (outcome, count) in
+        [("begun", quic.handshakes), ("retry", quic.retries), ("refused", quic.refused)]
+    {
+        page.value(&[("outcome", outcome)], count);
     }
 
     let events = health.events.borrow();

@@ -89,10 +89,10 @@ const BY_NO_CARRIER: &[&str] = &[
     "bad_input::",
     "carriers::",
     "durability::",
+    "floods::",
     "harness::",
     "masque::",
     "peers::",
-    "a_flood_of_handshakes_leaves",
 ];
 
 /// The end-to-end tests with clients that use one carrier alone.

@@ -78,9 +78,6 @@ pub enum ProxyRequestError {
     /// The authority of a classic CONNECT is not a host and a port (RFC 9114 §4.4).
     #[error("authority is not a host and a port")]
     Authority,
-    /// `capsule-protocol` is there but not true (RFC 9297 §3.4).
-    #[error("capsule protocol is declined")]
-    CapsuleProtocol,
 }
 
 impl ProxyRequest {
@@ -97,7 +94,6 @@ impl ProxyRequest {
         match head.protocol.as_deref() {
             Some(CONNECT_IP) => {
                 let (target, protocol) = segments(path, IP_PATH)?;
-                check_capsule_protocol(head)?;
                 Ok(Self::ConnectIp {
                     target: IpTarget::try_from_segment(target)?,
                     protocol: ip_protocol(protocol)?,
@@ -105,7 +101,6 @@ impl ProxyRequest {
             }
             Some(CONNECT_UDP) => {
                 let (host, port) = segments(path, UDP_PATH)?;
-                check_capsule_protocol(head)?;
                 let host = percent::decode(host)
                     .filter(|host| host::is_host(host))
                     .ok_or(ProxyRequestError::Target)?;
@@ -188,11 +183,7 @@ impl ProxyRequestError {
     /// The status to answer with (RFC 9110 §15.5, §15.6).
     pub const fn status(&self) -> u16 {
         match self {
-            Self::Target
-            | Self::Port
-            | Self::IpProtocol
-            | Self::Authority
-            | Self::CapsuleProtocol => 400,
+            Self::Target | Self::Port | Self::IpProtocol | Self::Authority => 400,
             Self::Path => 404,
             Self::Method => 405,
             Self::Protocol => 501,
@@ -222,20 +213,6 @@ fn ip_protocol(segment: &str) -> Result<Option<u8>, ProxyRequestError> {
         Ok(protocol) if is_number => Ok(Some(protocol)),
         Ok(_) | Err(_) => Err(ProxyRequestError::IpProtocol),
     }
-}
-
-/// Takes no declared refusal of capsules, nor anything but a boolean. Parameters of the value say
-/// nothing (RFC 9297 §3.4).
-fn check_capsule_protocol(head: &RequestHead) -> Result<(), ProxyRequestError> {
-    let all_true = head
-        .headers
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case(CAPSULE_PROTOCOL))
-        .all(|field| {
-            let (value, _parameters) = field.value.split_once(';').unwrap_or((&field.value, ""));
-            value.trim_matches(' ') == "?1"
-        });
-    if all_true { Ok(()) } else { Err(ProxyRequestError::CapsuleProtocol) }
 }
 
 #[cfg(test)]
@@ -360,18 +337,17 @@ mod tests {
         assert_eq!(ProxyRequest::try_from_head(&head).unwrap_err().status(), 405);
     }
 
+    /// A value that is not true is as good as none, and so is one that is no boolean (RFC 9297
+    /// §3.4); what is asked for is made of capsules in any case.
     #[test]
-    fn the_capsule_protocol_is_not_declined() {
-        let with = |values: &[&str]| {
+    fn whatever_is_said_of_capsules_the_request_is_the_same() {
+        for values in [[].as_slice(), &["?1"], &["?1;a=b"], &["?0"], &["1"], &["?1", "?0"], &[""]] {
             let mut head = extended("connect-ip", "/.well-known/masque/ip/*/*/");
             let fields = values.iter().map(|value| Field::new(CAPSULE_PROTOCOL, *value));
             head.headers = fields.collect();
-            ProxyRequest::try_from_head(&head)
-        };
-        assert!(with(&["?1"]).is_ok());
-        assert!(with(&["?1;a=b"]).is_ok());
-        for values in [["?0"].as_slice(), &["1"], &["?1, ?1"], &["?1", "?0"], &[""]] {
-            assert_eq!(with(values).unwrap_err().status(), 400, "{values:?}");
+            let asked = ProxyRequest::try_from_head(&head).unwrap();
+            let any = ProxyRequest::ConnectIp { target: IpTarget::Any, protocol: None };
+            assert_eq!(asked, any, "{values:?}");
         }
     }
 

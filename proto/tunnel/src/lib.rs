@@ -10,6 +10,7 @@ mod packet;
 mod packet_pipe;
 mod quic;
 mod session_channel;
+mod source;
 mod tls;
 mod tun;
 mod tun_queue;
@@ -32,7 +33,7 @@ pub use packet::{Ecn, MAX_PACKET_LEN, Packet, PacketError, Refusal, TcpFlags, Tr
 pub use packet_pipe::{PacketInlet, PacketOutlet, PacketPipe};
 pub use quic::{
     QuicConnection, QuicConnectionId, QuicCounters, QuicEndpoint, QuicError, QuicEvent,
-    QuicStreamId, is_quic,
+    QuicStreamId, QuicUse, RetrySource, Unproven, is_quic,
 };
 pub use session_channel::{SessionChannel, SessionError, SessionReceiver, SessionSender};
 pub use tls::{client_config, is_pin_mismatch, peer_pin, server_config};

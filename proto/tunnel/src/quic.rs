@@ -10,21 +10,34 @@
 //!
 //! A [`QuicEndpoint`] is a state machine of the thread that owns the socket; no runtime turns it.
 //! Packets never leave that thread. Bodies of requests do, through pipes of bounded length.
+//!
+//! A handshake costs as much as hundreds of packets, and anybody may ask for one. So whoever comes
+//! waits among the newcomers until the thread has time ([`QuicEndpoint::begin_handshake`]), is a
+//! stranger until it has shown a credential, and, if there are many of both, has to prove its
+//! address first ([`RetrySource`]), at the cost of two hashes.
 
+mod answers;
 mod config;
 mod connection;
 mod endpoint;
 mod http;
+mod initial;
 mod mailbox;
+mod newcomers;
 mod packets;
 mod pipe;
 mod request_stream;
+mod retry;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod violation;
 
-pub use endpoint::{QuicConnectionId, QuicCounters, QuicEndpoint, QuicEvent, QuicStreamId};
+pub use endpoint::{
+    QuicConnectionId, QuicCounters, QuicEndpoint, QuicEvent, QuicStreamId, QuicUse,
+};
 pub use mailbox::{QuicConnection, QuicError};
+pub use retry::{RetrySource, Unproven};
 
 pub(crate) use mailbox::{QuicHandle, QuicResponder, RequestDatagrams};
 pub(crate) use pipe::Pipe;

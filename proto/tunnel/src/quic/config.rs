@@ -12,7 +12,7 @@ use quinn_proto::{
 
 use crate::{identity::KeyPair, tls};
 
-use super::packets::MAX_QUEUE_LEN;
+use super::{initial::VERSION, packets::MAX_QUEUE_LEN, retry::TokenKey};
 
 /// The protocol that is spoken on QUIC.
 const ALPN: &[u8] = b"h3";
@@ -40,7 +40,7 @@ const UNIDIRECTIONAL_STREAMS: u32 = 4;
 const DATAGRAMS_LEN: usize = 4 << 20;
 
 /// Bytes of a connection id. The first one says the lane.
-const CID_LEN: usize = 8;
+pub(super) const CID_LEN: usize = 8;
 
 /// The longest datagram that is ever tried: a jumbo frame without IPv4 and UDP.
 const MAX_DATAGRAM_LEN: u16 = 9000 - 28;
@@ -52,6 +52,7 @@ pub(super) fn endpoint(identity: &KeyPair, lane: u8, lanes: u8) -> EndpointConfi
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config
+        .supported_versions(vec![VERSION])
         .grease_quic_bit(false)
         .cid_generator(move || Box::new(LaneCids { lane, lanes: lanes.max(1) }))
         .max_udp_payload_size(MAX_DATAGRAM_LEN)
@@ -72,6 +73,7 @@ pub(super) fn server(identity: &KeyPair, mtu: u16) -> Arc<ServerConfig> {
     config
         .transport_config(Arc::new(transport))
         .validation_token_config(tokens)
+        .token_key(Arc::new(TokenKey::new(identity)))
         // Each is taken or turned away at once.
         .max_incoming(64)
         .incoming_buffer_size(64 << 10)

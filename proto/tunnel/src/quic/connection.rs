@@ -41,9 +41,14 @@ pub(super) struct Connection {
     losses: PacketLosses,
     /// Where the peer was at the last turn.
     pub(super) remote: SocketAddr,
+    /// Bytes that may be sent to an address that is not proven (RFC 9000 §8.1); none: it is.
+    pub(super) credit: Option<usize>,
     pub(super) is_dirty: bool,
     pub(super) timeout: Option<Instant>,
 }
+
+/// What an address gets for each byte that it has sent (RFC 9000 §8.1).
+pub(super) const CREDIT: usize = 3;
 
 /// A request that came in.
 pub(super) struct Requested {
@@ -71,6 +76,7 @@ impl Connection {
             peer_pin: None,
             is_admitted: false,
             losses: PacketLosses::default(),
+            credit: None,
             is_dirty: false,
             timeout: None,
         }
@@ -88,8 +94,8 @@ impl Connection {
         self.losses
     }
 
-    pub(super) const fn is_admitted(&self) -> bool {
-        self.is_admitted
+    pub(super) fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
     }
 
     pub(super) const fn tunnel(&self) -> Option<&PacketTunnel> {
@@ -98,6 +104,31 @@ impl Connection {
 
     pub(super) fn handle_event(&mut self, event: ConnectionEvent) {
         self.quic.handle_event(event);
+    }
+
+    /// As [`Self::handle_event`], for a datagram of this length.
+    pub(super) fn handle_datagram(&mut self, event: ConnectionEvent, len: usize) {
+        self.quic.handle_event(event);
+        if let Some(credit) = &mut self.credit {
+            *credit += CREDIT * len;
+        }
+    }
+
+    /// Whether a datagram of this length may be sent. quinn lets the last one go beyond the limit.
+    pub(super) fn spend_credit(&mut self, len: usize) -> bool {
+        if !self.quic.is_handshaking() {
+            self.credit = None;
+        }
+        match &mut self.credit {
+            None => true,
+            Some(credit) => match credit.checked_sub(len) {
+                Some(left) => {
+                    *credit = left;
+                    true
+                }
+                None => false,
+            },
+        }
     }
 
     /// Moves everything that can move; requests that came in are pushed.

@@ -14,23 +14,30 @@ use adit_proto::{
 };
 use bytes::BytesMut;
 use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint as Quic, Incoming, StreamId, VarInt,
+    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint as Quic, EndpointEvent, Incoming,
+    StreamId, VarInt,
 };
 use tokio::sync::oneshot;
 
 use super::{
-    IncomingRequest, QuicConnection, QuicError, QuicResponder, config,
-    connection::{Connection, Requested},
+    IncomingRequest, QuicConnection, QuicError, QuicResponder,
+    answers::Answers,
+    config,
+    connection::{CREDIT, Connection, Requested},
+    initial::Initial,
     mailbox::{Command, Mailbox},
+    newcomers::Newcomers,
     packets::PacketLosses,
+    retry::{TokenKey, Unproven},
+    strangers::Strangers,
 };
 use crate::{Datagram, Ecn, Endpoint, Frame, KeyPair, PeerId, SendOutcome, UdpSocket, Waker};
 
 /// Names a connection of one [`QuicEndpoint`]; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuicConnectionId {
-    place: usize,
-    serial: u64,
+    pub(super) place: usize,
+    pub(super) serial: u64,
 }
 
 /// Names a request of one [`QuicEndpoint`]; never reused.
@@ -70,6 +77,17 @@ pub enum QuicEvent {
     },
 }
 
+/// What a connection is used for, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QuicUse {
+    /// Nothing.
+    Nothing,
+    /// Requests.
+    Requests,
+    /// Packets of a peer, and perhaps other requests.
+    Packets,
+}
+
 /// What was counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QuicCounters {
@@ -77,6 +95,8 @@ pub struct QuicCounters {
     pub connections: usize,
     /// Requests to prove an address (RFC 9000 §8.1.2).
     pub retries: u64,
+    /// Handshakes that were begun.
+    pub handshakes: u64,
     /// Connections that were turned away.
     pub refused: u64,
     /// Datagrams that the network did not take.
@@ -91,6 +111,7 @@ impl AddAssign for QuicCounters {
     fn add_assign(&mut self, others: Self) {
         self.connections += others.connections;
         self.retries += others.retries;
+        self.handshakes += others.handshakes;
         self.refused += others.refused;
         self.unsent += others.unsent;
         self.congestion += others.congestion;
@@ -101,19 +122,22 @@ impl AddAssign for QuicCounters {
 /// QUIC connections behind one socket, as a state machine.
 ///
 /// - [`handle_datagram`](Self::handle_datagram) and [`handle_timeout`](Self::handle_timeout) put
-///   something in, and so does everything that sends;
+///   something in, and so does everything that sends, and
+///   [`begin_handshake`](Self::begin_handshake), which whoever serves calls when there is time;
 /// - after them [`poll_packet`](Self::poll_packet) until there is none, then
 ///   [`flush`](Self::flush), then [`poll_event`](Self::poll_event) until there is none, then sleep
 ///   until [`poll_timeout`](Self::poll_timeout) or until the waker is used.
 pub struct QuicEndpoint {
     quic: Quic,
     identity: KeyPair,
+    /// Of a server.
+    tokens: Option<TokenKey>,
     mtu: u16,
     mailbox: Arc<Mailbox>,
     connections: Vec<Option<Box<Connection>>>,
     count: usize,
-    /// Not admitted yet, oldest first.
-    strangers: VecDeque<(Instant, QuicConnectionId)>,
+    newcomers: Newcomers,
+    strangers: Strangers,
     serial: u64,
     by_peer: HashMap<PeerId, QuicConnectionId>,
     /// Whose requests are ended then, the first one first.
@@ -124,8 +148,7 @@ pub struct QuicEndpoint {
     receiving: VecDeque<usize>,
     timeouts: BTreeSet<(Instant, usize)>,
     events: VecDeque<QuicEvent>,
-    /// Answers that no connection sends.
-    answers: Vec<(Endpoint, Vec<u8>)>,
+    answers: Answers,
     requested: Vec<Requested>,
     /// For what goes out.
     buffer: Vec<u8>,
@@ -135,14 +158,8 @@ pub struct QuicEndpoint {
     losses: PacketLosses,
 }
 
-/// Connections that may be without a credential at one time; more are turned away.
-const MAX_STRANGERS: usize = 1024;
-
-/// With so many strangers, whoever comes has to prove its address first.
-const BUSY_STRANGERS: usize = 64;
-
-/// Within which a connection has to be admitted.
-const STRANGERS_TIME: Duration = Duration::from_secs(10);
+/// With so many newcomers and strangers, whoever comes has to prove its address first.
+const BUSY: usize = 64;
 
 /// Events that wait for their reader; it reads after each turn.
 const MAX_EVENTS: usize = 1024;
@@ -156,7 +173,9 @@ impl QuicEndpoint {
     pub fn server(identity: KeyPair, mtu: u16, lane: u8, lanes: u8, waker: Waker) -> Self {
         let server = config::server(&identity, mtu);
         let endpoint = Arc::new(config::endpoint(&identity, lane, lanes));
-        Self::new(Quic::new(endpoint, Some(server), true, None), identity, mtu, waker)
+        let tokens = TokenKey::new(&identity);
+        let quic = Quic::new(endpoint, Some(server), true, None);
+        Self { tokens: Some(tokens), ..Self::new(quic, identity, mtu, waker) }
     }
 
     /// For a client: connects, and answers nobody.
@@ -169,11 +188,13 @@ impl QuicEndpoint {
         Self {
             quic,
             identity,
+            tokens: None,
             mtu,
             mailbox: Mailbox::new(waker),
             connections: Vec::new(),
             count: 0,
-            strangers: VecDeque::new(),
+            newcomers: Newcomers::default(),
+            strangers: Strangers::default(),
             serial: 0,
             by_peer: HashMap::new(),
             leaving: VecDeque::new(),
@@ -181,7 +202,7 @@ impl QuicEndpoint {
             receiving: VecDeque::new(),
             timeouts: BTreeSet::new(),
             events: VecDeque::new(),
-            answers: Vec::new(),
+            answers: Answers::default(),
             requested: Vec::new(),
             buffer: Vec::new(),
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
@@ -213,56 +234,119 @@ impl QuicEndpoint {
         }
     }
 
-    /// Takes a datagram from the network.
-    pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Instant) {
-        let from = datagram.from;
-        let ecn = EcnCodepoint::from_bits(datagram.ecn.bits());
-        let bytes = BytesMut::from(datagram.bytes);
+    /// Takes a datagram from the network. Whoever is returned has to be asked for a proof of its
+    /// address, for which a [`RetrySource`](crate::RetrySource) is there; that may be left undone.
+    #[must_use]
+    pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Instant) -> Option<Unproven> {
+        if self.tokens.is_some() && Initial::leads(datagram.bytes) {
+            return self.handle_initial(datagram, now);
+        }
+        if let Some(incoming) = self.handle(datagram.from, datagram.ecn, datagram.bytes, now) {
+            self.quic.ignore(incoming);
+        }
+        None
+    }
+
+    fn handle_initial(&mut self, datagram: &Datagram<'_>, now: Instant) -> Option<Unproven> {
+        let Datagram { from, ecn, bytes } = *datagram;
+        let initial = Initial::try_parse(bytes)?;
+        if self.newcomers.join(datagram, &initial.to) {
+            return None;
+        }
+        if self.strangers.expect_initial(from.remote()) {
+            match self.handle(from, ecn, bytes, now) {
+                None => return None,
+                // It begins another connection.
+                Some(incoming) => self.quic.ignore(incoming),
+            }
+        }
+        let is_busy = self.newcomers.len() + self.strangers.len() >= BUSY;
+        let is_proven =
+            self.tokens.as_ref().is_some_and(|tokens| tokens.is_of(initial.token, from.remote()));
+        if is_busy && !is_proven {
+            self.counters.retries += 1;
+            return Some(Unproven { from, to_id: initial.to, from_id: initial.from });
+        }
+        self.newcomers.push(datagram, initial.to, now);
+        None
+    }
+
+    /// Gives a datagram to its connection; one that begins another is returned.
+    fn handle(
+        &mut self,
+        from: Endpoint,
+        ecn: Ecn,
+        bytes: impl Into<BytesMut>,
+        now: Instant,
+    ) -> Option<Incoming> {
+        let bytes = bytes.into();
+        let len = bytes.len();
+        let ecn = EcnCodepoint::from_bits(ecn.bits());
         let mut answer = Vec::new();
         let event = self.quic.handle(now, from.remote(), from.local(), ecn, bytes, &mut answer);
-        match event {
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+        match event? {
+            DatagramEvent::ConnectionEvent(handle, event) => {
                 if let Some(connection) = slot(&mut self.connections, handle.0) {
-                    connection.handle_event(event);
+                    connection.handle_datagram(event, len);
                     self.mark(handle.0);
                     if self.receiving.back() != Some(&handle.0) {
                         self.receiving.push_back(handle.0);
                     }
                 }
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.handle_incoming(incoming, now),
-            Some(DatagramEvent::Response(_transmit)) => self.answer(from, answer),
-            None => {}
+            DatagramEvent::NewConnection(incoming) => return Some(incoming),
+            DatagramEvent::Response(_transmit) => self.answers.push(from, answer, now),
+        }
+        None
+    }
+
+    /// Whether somebody waits for [`Self::begin_handshake`].
+    pub const fn has_newcomers(&self) -> bool {
+        self.newcomers.len() > 0
+    }
+
+    /// Begins one handshake, which takes some 300 µs, and again as much when the client answers.
+    pub fn begin_handshake(&mut self, now: Instant) {
+        let Some(newcomer) = self.newcomers.pop(now) else { return };
+        let mut datagrams = newcomer.datagrams.into_iter();
+        let first = datagrams.next();
+        let len = first.as_ref().map_or(0, |(_ecn, bytes)| bytes.len());
+        if let Some((ecn, bytes)) = first
+            && let Some(incoming) = self.handle(newcomer.from, ecn, bytes, now)
+            && self.accept(incoming, len, now)
+        {
+            for (ecn, bytes) in datagrams {
+                if let Some(incoming) = self.handle(newcomer.from, ecn, bytes, now) {
+                    self.quic.ignore(incoming);
+                }
+            }
         }
     }
 
-    fn handle_incoming(&mut self, incoming: Incoming, now: Instant) {
+    /// Accepts a connection whose first datagram has this length.
+    fn accept(&mut self, incoming: Incoming, len: usize, now: Instant) -> bool {
+        let credit = (!incoming.remote_address_validated()).then_some(CREDIT * len);
         let from = Endpoint::new(incoming.remote_address(), incoming.local_ip());
         let mut answer = Vec::new();
-        self.forget_admitted_strangers();
-        if self.strangers.len() >= MAX_STRANGERS {
-            self.counters.refused += 1;
-            self.quic.ignore(incoming);
-            return;
-        }
-        if self.strangers.len() >= BUSY_STRANGERS && incoming.may_retry() {
-            self.counters.retries += 1;
-            if self.quic.retry(incoming, &mut answer).is_ok() {
-                self.answer(from, answer);
-            }
-            return;
-        }
+        self.counters.handshakes += 1;
         match self.quic.accept(incoming, now, &mut answer, None) {
             Ok((handle, quic)) => {
                 let id = self.next_id(handle);
-                self.strangers.push_back((now + STRANGERS_TIME, id));
-                self.insert(Connection::new(id, quic, Arc::clone(&self.mailbox), None));
+                if let Some(evicted) = self.strangers.insert(id, from.remote(), now) {
+                    self.counters.refused += 1;
+                    self.forget(evicted, now);
+                }
+                let mut connection = Connection::new(id, quic, Arc::clone(&self.mailbox), None);
+                connection.credit = credit;
+                self.insert(connection);
+                true
             }
             Err(error) => {
                 tracing::debug!(peer = %from, error = %error.cause, "Turned a connection away");
                 if error.response.is_some() {
-                    self.answer(from, answer);
+                    self.answers.push(from, answer, now);
                 }
+                false
             }
         }
     }
@@ -282,6 +366,7 @@ impl QuicEndpoint {
                 self.by_peer.remove(&before);
             }
             self.by_peer.insert(peer, stream.connection);
+            self.strangers.remove(stream.connection);
             self.mark(place);
         }
         is_attached
@@ -309,6 +394,24 @@ impl QuicEndpoint {
         if let Some(connection) = self.connection(id) {
             connection.leave(until);
             self.leaving.push_back((until, peer));
+        }
+    }
+
+    /// What a connection is used for; none: there is no such connection.
+    pub fn use_of(&mut self, id: QuicConnectionId) -> Option<QuicUse> {
+        let connection = self.connection(id)?;
+        Some(match connection.tunnel() {
+            Some(_tunnel) => QuicUse::Packets,
+            None if connection.has_requests() => QuicUse::Requests,
+            None => QuicUse::Nothing,
+        })
+    }
+
+    /// Closes a connection.
+    pub fn close(&mut self, id: QuicConnectionId, now: Instant) {
+        if let Some(connection) = self.connection(id) {
+            connection.close(now);
+            self.mark(id.place);
         }
     }
 
@@ -379,16 +482,13 @@ impl QuicEndpoint {
             self.detach(peer);
             self.tell(QuicEvent::Detached { peer });
         }
-        self.forget_admitted_strangers();
-        while let Some((until, id)) = self.strangers.front().copied()
-            && until <= now
-        {
-            self.strangers.pop_front();
-            if let Some(connection) = self.connection(id)
-                && !connection.is_admitted()
-            {
-                connection.close(now);
-                self.mark(id.place);
+        while let Some(late) = self.strangers.pop_late(now) {
+            let Some(connection) = self.connection(late) else { continue };
+            if connection.quic().is_handshaking() {
+                // quinn's last word would go beyond three times what a false address has sent.
+                self.forget(late, now);
+            } else {
+                self.close(late, now);
             }
         }
     }
@@ -396,7 +496,7 @@ impl QuicEndpoint {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timeout = self.timeouts.first().map(|(at, _place)| *at);
-        let stranger = self.strangers.front().map(|(until, _id)| *until);
+        let stranger = self.strangers.poll_timeout();
         let leaving = self.leaving.front().map(|(until, _peer)| *until);
         timeout.into_iter().chain(stranger).chain(leaving).min()
     }
@@ -413,7 +513,8 @@ impl QuicEndpoint {
         let (congestion, too_big) = all.fold((0, 0), |(congestion, too_big), losses| {
             (congestion + losses.congestion, too_big + losses.too_big)
         });
-        QuicCounters { connections: self.count, congestion, too_big, ..self.counters }
+        let refused = self.counters.refused + self.newcomers.dropped();
+        QuicCounters { connections: self.count, refused, congestion, too_big, ..self.counters }
     }
 
     /// How many datagrams of QUIC were sent to a peer whose packets are carried, and have come.
@@ -448,7 +549,7 @@ impl QuicEndpoint {
         while let Some(place) = self.dirty.pop_front() {
             self.turn(place, udp, now);
         }
-        for (to, bytes) in std::mem::take(&mut self.answers) {
+        for (to, bytes) in self.answers.take() {
             if udp.send(to, &bytes) != SendOutcome::Sent {
                 self.counters.unsent += 1;
             }
@@ -483,15 +584,11 @@ impl QuicEndpoint {
                 Command::Admit { connection: id } => {
                     if let Some(connection) = self.connection(id) {
                         connection.admit();
+                        self.strangers.remove(id);
                         self.mark(id.place);
                     }
                 }
-                Command::Close { connection: id } => {
-                    if let Some(connection) = self.connection(id) {
-                        connection.close(now);
-                        self.mark(id.place);
-                    }
-                }
+                Command::Close { connection } => self.close(connection, now),
             }
         }
         for stream in ready {
@@ -593,15 +690,6 @@ impl QuicEndpoint {
         }
     }
 
-    fn answer(&mut self, to: Endpoint, bytes: Vec<u8>) {
-        /// More at once are a flood's.
-        const MAX_ANSWERS: usize = 1024;
-
-        if self.answers.len() < MAX_ANSWERS {
-            self.answers.push((to, bytes));
-        }
-    }
-
     fn next_id(&mut self, handle: ConnectionHandle) -> QuicConnectionId {
         self.serial += 1;
         QuicConnectionId { place: handle.0, serial: self.serial }
@@ -622,9 +710,21 @@ impl QuicEndpoint {
     fn remove(&mut self, place: usize) {
         if let Some(connection) = self.connections.get_mut(place).and_then(Option::take) {
             self.count -= 1;
+            self.strangers.remove(connection.id());
             self.losses.congestion += connection.losses().congestion;
             self.losses.too_big += connection.losses().too_big;
         }
+    }
+
+    /// Removes a connection without a word to the peer, and without the time after it.
+    fn forget(&mut self, id: QuicConnectionId, now: Instant) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.close(now);
+        if let Some(timeout) = connection.timeout.take() {
+            self.timeouts.remove(&(timeout, id.place));
+        }
+        self.quic.handle_event(ConnectionHandle(id.place), EndpointEvent::drained());
+        self.remove(id.place);
     }
 
     fn mark(&mut self, place: usize) {
@@ -637,16 +737,6 @@ impl QuicEndpoint {
 
     fn connection(&mut self, id: QuicConnectionId) -> Option<&mut Connection> {
         slot(&mut self.connections, id.place).filter(|connection| connection.id() == id)
-    }
-
-    /// Takes those off the front who are strangers no longer, or gone.
-    fn forget_admitted_strangers(&mut self) {
-        while let Some((_until, id)) = self.strangers.front().copied() {
-            if self.connection(id).is_some_and(|connection| !connection.is_admitted()) {
-                return;
-            }
-            self.strangers.pop_front();
-        }
     }
 }
 
@@ -672,6 +762,11 @@ fn send(
         let ecn = transmit.ecn.map_or(Ecn::NotCapable, |ecn| Ecn::from_bits(ecn as u8));
         let bytes = buffer.get(..transmit.size).unwrap_or_default();
         let segment_len = transmit.segment_size.unwrap_or(transmit.size);
+        if !connection.spend_credit(transmit.size) {
+            // Sent again when the client has said more.
+            counters.unsent += 1;
+            continue;
+        }
         if udp.send_segments(to, ecn, segment_len, bytes) != SendOutcome::Sent {
             counters.unsent += 1;
         }

@@ -1,12 +1,12 @@
 use std::{
     net::SocketAddr,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use adit_proto::{
-    ClientMessage, ConnectorMessage, Reason,
+    ClientMessage, ConnectorMessage, Pin, Reason,
     http3::{Field, Http3Code, RequestHead, ResponseHead},
     masque::Capsule,
 };
@@ -18,8 +18,8 @@ use tokio::{
 
 use super::*;
 use crate::{
-    HttpConnection, KeyPair, Offloads, PeerId, ReceiveBatch, SessionChannel, SessionError,
-    UdpSocket, Waiter, Waker, session_channel::session_head,
+    Datagram, Ecn, Endpoint, HttpConnection, KeyPair, Offloads, PeerId, ReceiveBatch,
+    SessionChannel, SessionError, UdpSocket, Waiter, Waker, session_channel::session_head,
 };
 
 /// What a test asks of the thread of one end.
@@ -37,16 +37,27 @@ struct End {
 
 impl End {
     fn server(identity: &KeyPair) -> Self {
+        Self::server_at(identity, Duration::ZERO)
+    }
+
+    /// Its proofs of addresses are from so long ago.
+    fn server_at(identity: &KeyPair, ago: Duration) -> Self {
         let identity = identity.clone();
-        Self::start(|waker| QuicEndpoint::server(identity, 1500, 0, 1, waker))
+        let retries = RetrySource::new(&identity);
+        let retry = move |unproven: &Unproven| retries.retry(unproven, SystemTime::now() - ago);
+        Self::start(retry, |waker| QuicEndpoint::server(identity, 1500, 0, 1, waker))
     }
 
     fn client(identity: &KeyPair) -> Self {
         let identity = identity.clone();
-        Self::start(|waker| QuicEndpoint::client(identity, 1500, waker))
+        let nobody = |_unproven: &Unproven| unreachable!("nobody connects to a client");
+        Self::start(nobody, |waker| QuicEndpoint::client(identity, 1500, waker))
     }
 
-    fn start(endpoint: impl FnOnce(Waker) -> QuicEndpoint) -> Self {
+    fn start(
+        retry: impl Fn(&Unproven) -> Vec<u8> + Send + 'static,
+        endpoint: impl FnOnce(Waker) -> QuicEndpoint,
+    ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut udp = UdpSocket::try_bind(any, Offloads::ALL).unwrap();
         let address = udp.local_address();
@@ -75,8 +86,13 @@ impl End {
                 if ready.udp && udp.receive(&mut batch).unwrap() {
                     for datagram in batch.datagrams() {
                         assert!(is_quic(datagram.bytes));
-                        endpoint.handle_datagram(&datagram, now);
+                        if let Some(unproven) = endpoint.handle_datagram(&datagram, now) {
+                            let _sent = udp.send(unproven.endpoint(), &retry(&unproven));
+                        }
                     }
+                }
+                while endpoint.has_newcomers() {
+                    endpoint.begin_handshake(now);
                 }
                 endpoint.handle_timeout(now);
                 while let Some((peer, len)) = endpoint.poll_packet(&mut slot, now) {
@@ -98,7 +114,7 @@ impl End {
         self.waker.wake();
     }
 
-    async fn connect(&self, to: &Self, pin: adit_proto::Pin) -> Result<QuicConnection, QuicError> {
+    async fn connect(&self, to: &Self, pin: Pin) -> Result<QuicConnection, QuicError> {
         let (dialled, connection) = oneshot::channel();
         let address = to.address;
         self.run(move |endpoint, now| endpoint.connect(address, pin, dialled, now));
@@ -288,6 +304,31 @@ async fn a_stream_that_is_broken_off_does_not_look_complete() {
 }
 
 #[tokio::test]
+async fn what_a_connection_is_used_for_is_known_until_it_is_closed() {
+    let mut world = world().await;
+    let asked = tokio::spawn(async move {
+        let answer = world.connection.request(connect_head()).await.unwrap();
+        (world.connection, answer)
+    });
+    let request = world.server.requests.recv().await.unwrap();
+    let stream = request.quic_stream().unwrap();
+    let use_of = async |server: &End| {
+        let (told, answer) = oneshot::channel();
+        server.run(move |endpoint, _now| told.send(endpoint.use_of(stream.connection())).unwrap());
+        answer.await.unwrap()
+    };
+    assert_eq!(use_of(&world.server).await, Some(QuicUse::Requests));
+    assert!(world.server.attach(stream).await);
+    assert_eq!(use_of(&world.server).await, Some(QuicUse::Packets));
+    let mut at_server = request.respond(ok()).into_bytes();
+    let _client = asked.await.unwrap();
+    world.server.run(move |endpoint, now| endpoint.close(stream.connection(), now));
+    assert_eq!(use_of(&world.server).await, Some(QuicUse::Nothing));
+    let mut rest = Vec::new();
+    assert!(at_server.read_to_end(&mut rest).await.is_err() || rest.is_empty());
+}
+
+#[tokio::test]
 async fn a_server_of_another_key_is_told_apart_from_one_that_is_not_there() {
     let keys = [(); 3].map(|()| KeyPair::try_generate().unwrap());
     let (server, client) = (End::server(&keys[0]), End::client(&keys[1]));
@@ -392,6 +433,175 @@ async fn a_session_that_is_admitted_may_use_more_than_a_strangers_requests() {
         };
         held.push(tokio::join!(asking, answering));
     }
+}
+
+/// Beyond it whoever comes has to prove its address.
+const BUSY: usize = 64;
+
+/// Connections that show no credential, as many as there may be before addresses are to be proven.
+async fn strangers(client: &End, server: &End, pin: Pin) -> Vec<QuicConnection> {
+    let mut connections = Vec::new();
+    for _ in 0..BUSY {
+        connections.push(client.connect(server, pin).await.unwrap());
+    }
+    connections
+}
+
+async fn counters(end: &End) -> QuicCounters {
+    let (counted, counters) = oneshot::channel();
+    end.run(move |endpoint, _now| counted.send(endpoint.counters()).unwrap());
+    counters.await.unwrap()
+}
+
+#[tokio::test]
+async fn with_many_strangers_a_client_proves_its_address_and_gets_through() {
+    let (server_key, client_key) =
+        (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
+    let (server, client) = (End::server(&server_key), End::client(&client_key));
+    let _strangers = strangers(&client, &server, server_key.pin()).await;
+    assert_eq!(counters(&server).await.retries, 0);
+    let _last = client.connect(&server, server_key.pin()).await.unwrap();
+    let counted = counters(&server).await;
+    assert_eq!((counted.connections, counted.handshakes), (BUSY + 1, BUSY as u64 + 1));
+    assert!(counted.retries > 0, "{counted:?}");
+}
+
+#[tokio::test]
+async fn whoever_is_admitted_is_no_stranger() {
+    let (server_key, client_key) =
+        (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
+    let (mut server, client) = (End::server(&server_key), End::client(&client_key));
+    let mut asked = Vec::new();
+    for connection in strangers(&client, &server, server_key.pin()).await {
+        asked.push(tokio::spawn(async move {
+            let _answer = connection.request(connect_head()).await.unwrap();
+            connection
+        }));
+        let request = server.requests.recv().await.unwrap();
+        request.admit();
+        let _at_server = request.respond(ok());
+    }
+    let _last = client.connect(&server, server_key.pin()).await.unwrap();
+    assert_eq!(counters(&server).await.retries, 0);
+}
+
+#[tokio::test]
+async fn an_old_proof_of_an_address_is_refused() {
+    let (server_key, client_key) =
+        (KeyPair::try_generate().unwrap(), KeyPair::try_generate().unwrap());
+    let server = End::server_at(&server_key, Duration::from_secs(20));
+    let client = End::client(&client_key);
+    let _strangers = strangers(&client, &server, server_key.pin()).await;
+    let error = client.connect(&server, server_key.pin()).await.unwrap_err();
+    let QuicError::Lost { reason } = error else { panic!("{error:?}") };
+    assert!(reason.contains("invalid Retry Token"), "{reason}");
+}
+
+/// A server whose flights nobody answers, with its socket.
+fn lone_server() -> (QuicEndpoint, UdpSocket, KeyPair) {
+    let identity = KeyPair::try_generate().unwrap();
+    let (_waiter, waker) = Waiter::try_new().unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let udp = UdpSocket::try_bind(any, Offloads::ALL).unwrap();
+    (QuicEndpoint::server(identity.clone(), 1500, 0, 1, waker), udp, identity)
+}
+
+/// What a client says first.
+fn first_words(pin: Pin) -> Vec<Vec<u8>> {
+    let config = quinn_proto::EndpointConfig::default();
+    let mut client = quinn_proto::Endpoint::new(Arc::new(config), None, true, None);
+    let config = config::client(&KeyPair::try_generate().unwrap(), pin, 1500);
+    let (now, to) = (Instant::now(), SocketAddr::from(([127, 0, 0, 1], 443)));
+    let (_handle, mut connection) = client.connect(now, config, to, "connector").unwrap();
+    let next = || {
+        let mut datagram = Vec::new();
+        connection.poll_transmit(now, 1, &mut datagram).map(|_transmit| datagram)
+    };
+    std::iter::from_fn(next).collect()
+}
+
+#[test]
+fn an_address_that_is_not_proven_gets_three_times_what_it_sent_at_most() {
+    let (mut server, mut udp, identity) = lone_server();
+    let victim = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let from = Endpoint::from(victim.local_addr().unwrap());
+    let start = Instant::now();
+    let (mut sent, mut received) = (0, 0);
+    for bytes in first_words(identity.pin()) {
+        sent += bytes.len();
+        let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes: &bytes };
+        assert!(server.handle_datagram(&datagram, start).is_none());
+    }
+    assert!(server.has_newcomers());
+    let mut now = start;
+    server.begin_handshake(now);
+    server.flush(&mut udp, now);
+    // Until it gives up.
+    while let Some(at) = server.poll_timeout()
+        && at < start + Duration::from_secs(60)
+    {
+        now = at;
+        server.handle_timeout(now);
+        server.flush(&mut udp, now);
+    }
+    assert_eq!(server.counters().connections, 0);
+    victim.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 2048];
+    while let Ok(len) = victim.recv(&mut buffer) {
+        received += len;
+    }
+    assert!(received > sent && received <= 3 * sent, "{received} for {sent}");
+}
+
+#[test]
+fn who_waits_and_who_has_begun_is_bounded() {
+    let (mut server, mut udp, identity) = lone_server();
+    let retries = RetrySource::new(&identity);
+    let words = first_words(identity.pin());
+    let now = Instant::now();
+    let mut asked = 0;
+    for port in 1..=5000 {
+        let from = Endpoint::from(SocketAddr::from(([127, 0, 0, 1], port)));
+        for bytes in &words {
+            let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes };
+            if let Some(unproven) = server.handle_datagram(&datagram, now) {
+                assert!(retries.retry(&unproven, SystemTime::now()).len() * 3 < bytes.len());
+                asked += 1;
+            }
+        }
+    }
+    assert_eq!(asked, (5000 - BUSY) * words.len());
+    while server.has_newcomers() {
+        server.begin_handshake(now);
+    }
+    server.flush(&mut udp, now);
+    let counted = server.counters();
+    assert_eq!(counted.retries, asked as u64);
+    // All of them call the server by one name.
+    assert!(counted.connections <= BUSY, "{counted:?}");
+}
+
+#[test]
+fn junk_begins_nothing() {
+    let (mut server, mut udp, identity) = lone_server();
+    let from = Endpoint::from(SocketAddr::from(([127, 0, 0, 1], 9)));
+    let words = first_words(identity.pin());
+    let now = Instant::now();
+    for at in 0..60 {
+        for bit in 0..8 {
+            let mut bytes = words[0].clone();
+            bytes[at] ^= 1 << bit;
+            for bytes in [&bytes[..], &bytes[..at]] {
+                let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes };
+                let _unproven = server.handle_datagram(&datagram, now);
+            }
+        }
+    }
+    while server.has_newcomers() {
+        server.begin_handshake(now);
+    }
+    server.flush(&mut udp, now);
+    assert_eq!(server.counters().connections, 0);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod load;
 mod packet_socket;
 mod poll;
 mod populate;
+mod quic_flood;
 mod raw;
 mod replay;
 mod serve;
@@ -77,6 +78,8 @@ enum Cli {
     Crowd(crowd::Args),
     /// Send handshakes of nobody.
     HandshakeFlood(flood::Args),
+    /// Send handshakes of QUIC that nobody finishes, or what is none.
+    QuicFlood(quic_flood::Args),
     /// Make a world and keep it until killed.
     HoldWorld,
 }
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         Cli::Enroll(args) => enroll::run(&args),
         Cli::Crowd(args) => crowd::run(&args),
         Cli::HandshakeFlood(args) => flood::run(&args),
+        Cli::QuicFlood(args) => quic_flood::run(&args),
         Cli::HoldWorld => hold::run(),
     };
 
