@@ -11,6 +11,7 @@ mod event;
 mod flood;
 mod hold;
 mod http;
+mod impair;
 mod load;
 mod packet_socket;
 mod poll;
@@ -59,6 +60,8 @@ enum Cli {
     Upload(transfer::Args),
     /// Send what others send once more.
     Replay(replay::Args),
+    /// Pass frames between two interfaces, as a bad path would.
+    Impair(impair::Args),
     /// Send a packet with any source address.
     SendRaw(raw::Args),
     /// Count packets that contain a marker.
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
         Cli::Download(args) => transfer::download(&args),
         Cli::Upload(args) => transfer::upload(&args),
         Cli::Replay(args) => replay::run(args),
+        Cli::Impair(args) => impair::run(&args),
         Cli::SendRaw(args) => raw::run(&args),
         Cli::Sniff(args) => sniff::run(&args),
         Cli::UseAccess(args) => access::run(&args),
