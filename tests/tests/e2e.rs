@@ -36,3 +36,5 @@ mod restarts;
 mod revocation;
 #[path = "e2e/transfers.rs"]
 mod transfers;
+#[path = "e2e/trouble.rs"]
+mod trouble;

@@ -92,6 +92,7 @@ const BY_NO_CARRIER: &[&str] = &[
     "harness::",
     "masque::",
     "peers::",
+    "trouble::",
     "a_flood_of_handshakes_leaves",
 ];
 
