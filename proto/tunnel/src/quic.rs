@@ -12,6 +12,7 @@
 //! Packets never leave that thread. Bodies of requests do, through pipes of bounded length.
 
 mod config;
+mod congestion;
 mod connection;
 mod endpoint;
 mod http;
