@@ -104,6 +104,7 @@ impl FromStr for Impairment {
 
 /// A link that is made worse, until the [`World`] ends.
 pub struct BadPath {
+    relay: Host,
     process: Process,
 }
 
@@ -156,18 +157,9 @@ impl World {
     #[track_caller]
     pub fn impair_apart(&self, link: &Link, there: &Impairment, back: &Impairment) -> BadPath {
         let relay = self.between(link);
-        let given = env::var("ADIT_SEED").ok().and_then(|seed| seed.parse().ok());
-        // The probe prints it, and a failing test what the probe printed.
-        let seed: u64 = given.unwrap_or_else(monotonic_ns);
-        let json = |one| serde_json::to_string(one).expect("an impairment is JSON");
-        let process = relay
-            .command(binary("adit-probe"))
-            .args(["impair", "--seed", &seed.to_string(), "--there", &json(there)])
-            .args(["--back", &json(back), "a", "b"])
-            .spawn();
-        process.wait_for_event("impairing", Duration::from_secs(10));
+        let process = spawn(&relay, there, back);
 
-        BadPath { process }
+        BadPath { relay, process }
     }
 
     /// Puts a host between both ends, whose interfaces `a` and `b` lead to them.
@@ -208,6 +200,13 @@ impl World {
 }
 
 impl BadPath {
+    /// Makes the path bad in another way. What is on it is lost.
+    #[track_caller]
+    pub fn change(&mut self, impairment: &Impairment) {
+        self.process.kill();
+        self.process = spawn(&self.relay, impairment, impairment);
+    }
+
     /// Ends the path and returns what it has done.
     #[must_use]
     #[track_caller]
@@ -217,4 +216,20 @@ impl BadPath {
 
         serde_json::from_value(event).expect("the probe prints every field of what it did")
     }
+}
+
+#[track_caller]
+fn spawn(relay: &Host, there: &Impairment, back: &Impairment) -> Process {
+    let given = env::var("ADIT_SEED").ok().and_then(|seed| seed.parse().ok());
+    // The probe prints it, and a failing test what the probe printed.
+    let seed: u64 = given.unwrap_or_else(monotonic_ns);
+    let json = |one| serde_json::to_string(one).expect("an impairment is JSON");
+    let process = relay
+        .command(binary("adit-probe"))
+        .args(["impair", "--seed", &seed.to_string(), "--there", &json(there)])
+        .args(["--back", &json(back), "a", "b"])
+        .spawn();
+    process.wait_for_event("impairing", Duration::from_secs(10));
+
+    process
 }

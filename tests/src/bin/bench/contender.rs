@@ -151,6 +151,15 @@ impl Tunnel {
         Some(ids.map(ProcessorTime::of_tree).sum())
     }
 
+    /// Begins with another connection, if there is one and it can.
+    #[track_caller]
+    pub(crate) fn reconnect(&self, pair: &Pair) {
+        if let Ends::Adit(ends) = &self.ends {
+            ends.reconnect();
+            self.wait_until_it_carries(pair);
+        }
+    }
+
     fn processes(&self) -> Vec<&Process> {
         match &self.ends {
             Ends::Programs(programs) => programs.iter().collect(),

@@ -86,6 +86,13 @@ impl AditServer {
 }
 
 impl AditEnds {
+    #[track_caller]
+    pub(crate) fn reconnect(&self) {
+        let output = self.client.adit(&["down"]);
+        assert!(output.success(), "{output:#?}");
+        self.client.up();
+    }
+
     pub(crate) fn processes(&self) -> Vec<&Process> {
         let server = &self.server;
         vec![self.client.process(), server.connector.process(), server.control_plane.process()]
