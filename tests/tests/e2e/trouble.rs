@@ -12,6 +12,7 @@ use adit_tests::{
     Client, Host, Impairment, Scene,
     lab::{SVC_V4, SVC_V6},
 };
+use serde_json::json;
 
 use crate::transfers::permit_all_of_the_site;
 
@@ -29,17 +30,8 @@ const BYTES: u64 = 100 << 20;
 fn two_nats_that_forget_within_two_seconds_are_no_obstacle() {
     const FORGETS_AFTER: u32 = 2;
     let scene = Scene::new("double-nat");
+    let pc = behind_two_nats(&scene, FORGETS_AFTER);
     let lab = &scene.lab;
-    let (pc, home, carrier) =
-        (lab.world.host("pc"), lab.world.router("home"), lab.world.router("cgnat"));
-    lab.world.link((&pc, "192.168.1.2/24"), (&home, "192.168.1.1/24"));
-    let home_link = lab.world.link((&home, "100.64.0.2/24"), (&carrier, "100.64.0.1/24"));
-    let carrier_link = lab.world.link((&carrier, "198.18.3.2/24"), (&lab.inet, "198.18.3.1/24"));
-    pc.default_route("192.168.1.1");
-    home.default_route("100.64.0.1");
-    carrier.default_route("198.18.3.1");
-    home.forgetful_nat(home_link.a(), FORGETS_AFTER);
-    carrier.forgetful_nat(carrier_link.a(), FORGETS_AFTER);
     let client = enrolled(&scene, &pc);
     let (echo, datagrams) = (lab.svc.tcp_echo(SVC_V4), lab.svc.udp_echo(SVC_V6));
     let server = lab.svc.transfer_server(SVC_V4);
@@ -58,6 +50,31 @@ fn two_nats_that_forget_within_two_seconds_are_no_obstacle() {
         client.wait_until_reached_within(echo.address, SECOND);
         println!("{name}: reached {:?} after a silence of {silence:?}", began.elapsed());
         assert_eq!(client.carrier().as_deref(), Some(name));
+    }
+}
+
+/// S19: where both have forgotten a client, nothing reaches it before it speaks again, which it does
+/// once in a while for just that.
+#[test]
+fn what_a_service_sends_to_a_forgotten_client_arrives_when_that_speaks_again() {
+    const PAUSE: Duration = Duration::from_secs(6);
+    if env::var_os("ADIT_NIGHTLY").is_none() {
+        // It waits for keepalives.
+        return;
+    }
+    let scene = Scene::new("forgotten");
+    let pc = behind_two_nats(&scene, 2);
+    let client = enrolled(&scene, &pc);
+    let echo = scene.lab.svc.tcp_echo(SVC_V4);
+    for (name, within) in [("wireguard", 60), ("quic", 30), ("http2", 1)] {
+        connect(&client, name, echo.address);
+        let server = scene.lab.svc.tcp_pulse(SVC_V4, PAUSE);
+        let download = pc.tcp_download(server.address, Duration::ZERO);
+        let arrived = download.wait_for_event("progress", PAUSE + SECOND * within);
+        let pulse = server.process.wait_for_event("pulse", SECOND);
+        let at = |event: &serde_json::Value| event["t"].as_u64().expect("every event has a time");
+        let took = Duration::from_nanos(at(&arrived) - at(&pulse));
+        println!("{}", json!({ "id": "S19", "carrier": name, "ms": took.as_millis() }));
     }
 }
 
@@ -101,6 +118,25 @@ fn without_ipv4_everything_goes_by_ipv6() {
         }
         assert_eq!(client.carrier().as_deref(), Some(name));
     }
+}
+
+/// Adds a machine behind two routers that give each flow a port of its own, and forget it after a
+/// silence of so many seconds.
+#[track_caller]
+fn behind_two_nats(scene: &Scene, seconds: u32) -> Host {
+    let lab = &scene.lab;
+    let (pc, home, carrier) =
+        (lab.world.host("pc"), lab.world.router("home"), lab.world.router("cgnat"));
+    lab.world.link((&pc, "192.168.1.2/24"), (&home, "192.168.1.1/24"));
+    let home_link = lab.world.link((&home, "100.64.0.2/24"), (&carrier, "100.64.0.1/24"));
+    let carrier_link = lab.world.link((&carrier, "198.18.3.2/24"), (&lab.inet, "198.18.3.1/24"));
+    pc.default_route("192.168.1.1");
+    home.default_route("100.64.0.1");
+    carrier.default_route("198.18.3.1");
+    home.forgetful_nat(home_link.a(), seconds);
+    carrier.forgetful_nat(carrier_link.a(), seconds);
+
+    pc
 }
 
 /// Starts a client that may use the whole site, and is not connected.

@@ -2,6 +2,7 @@
 
 mod access;
 mod agreement;
+mod connect_forward;
 mod crowd;
 mod download;
 mod durability;
@@ -62,6 +63,8 @@ enum Cli {
     Replay(replay::Args),
     /// Pass frames between two interfaces, as a bad path would.
     Impair(impair::Args),
+    /// Carry connections of TCP by CONNECT to a connector.
+    ConnectForward(connect_forward::Args),
     /// Send a packet with any source address.
     SendRaw(raw::Args),
     /// Count packets that contain a marker.
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
         Cli::Upload(args) => transfer::upload(&args),
         Cli::Replay(args) => replay::run(args),
         Cli::Impair(args) => impair::run(&args),
+        Cli::ConnectForward(args) => connect_forward::run(&args),
         Cli::SendRaw(args) => raw::run(&args),
         Cli::Sniff(args) => sniff::run(&args),
         Cli::UseAccess(args) => access::run(&args),

@@ -72,7 +72,7 @@ impl Arguments {
         }
         if self.sweep && self.only.is_empty() {
             contenders.retain(|contender| {
-                matches!(contender, Contender::Veth) || contender.adit().is_some()
+                matches!(contender, Contender::Veth | Contender::Adit(_) | Contender::Streams(_))
             });
         }
         if !self.only.is_empty() {

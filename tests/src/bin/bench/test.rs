@@ -155,7 +155,8 @@ impl Test {
     /// Tells whether there is something to measure with this contender.
     pub(crate) fn is_for(&self, contender: &Contender) -> bool {
         match self.kind {
-            Kind::Tcp(_) | Kind::Lossy(_) | Kind::Udp(_) | Kind::RoundTrip(_) => true,
+            Kind::Tcp(_) | Kind::Lossy(_) => true,
+            Kind::Udp(_) | Kind::RoundTrip(_) => !matches!(contender, Contender::Streams(_)),
             Kind::Crowd(_) => contender.adit().is_some(),
         }
     }
