@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             port: args.target.port(),
         };
         let mut head = asked.head(&endpoint.to_string());
-        head.headers.push(Field::new("authorization", format!("Bearer {credential}")));
+        head.headers.push(Field::new("proxy-authorization", format!("Bearer {credential}")));
 
         let dialler = Arc::new(Dialler::start(&key, endpoint, connector.pin)?);
         let listener = TcpListener::bind(args.listen).await.context("failed to listen")?;
