@@ -37,8 +37,9 @@ fn two_nats_that_forget_within_two_seconds_are_no_obstacle() {
     let server = lab.svc.transfer_server(SVC_V4);
 
     for name in CARRIERS {
-        connect(&client, name, echo.address);
-        check_transfers(&pc, server.address, BYTES);
+        let connected = connect(&client, name, echo.address);
+        let [down, up] = check_transfers(&pc, server.address, BYTES);
+        println!("{name}: connected after {connected:?}, {down:.0} and {up:.0} Mbit/s");
 
         // The second one is sent when both have forgotten the first.
         let silence = SECOND * (FORGETS_AFTER + 2);
@@ -93,8 +94,9 @@ fn what_is_lost_and_overtaken_both_ways_arrives_whole() {
     let server = lab.svc.transfer_server(SVC_V4);
 
     for name in CARRIERS {
-        connect(&client, name, echo.address);
-        check_transfers(&lab.laptop, server.address, bytes);
+        let connected = connect(&client, name, echo.address);
+        let [down, up] = check_transfers(&lab.laptop, server.address, bytes);
+        println!("{name}: connected after {connected:?}, {down:.1} and {up:.1} Mbit/s");
         assert_eq!(client.carrier().as_deref(), Some(name));
     }
 
@@ -149,27 +151,28 @@ fn enrolled(scene: &Scene, host: &Host) -> Client {
     client
 }
 
-/// Connects by one carrier alone.
+/// Connects by one carrier alone, and returns how long that took.
 #[track_caller]
-fn connect(client: &Client, carrier: &str, service: SocketAddr) {
+fn connect(client: &Client, carrier: &str, service: SocketAddr) -> Duration {
     client.adit(&["down"]);
     client.set_carrier(carrier);
     let began = Instant::now();
     client.up();
     client.wait_until_reached(service);
     let took = began.elapsed();
-    println!("{carrier}: connected after {took:?}");
     assert!(took <= CONNECTED_WITHIN, "{carrier}: connected after {took:?}");
     assert_eq!(client.carrier().as_deref(), Some(carrier));
+
+    took
 }
 
+/// Downloads and uploads, and returns how fast, in megabits a second.
 #[track_caller]
-fn check_transfers(host: &Host, server: SocketAddr, bytes: u64) {
-    for (name, transfer) in
-        [("down", host.download(server, bytes)), ("up", host.upload(server, bytes))]
-    {
-        assert_eq!(transfer.bytes, bytes, "{name} {transfer:?}");
-        assert_eq!(transfer.sha256, transfer.expected, "{name} {transfer:?}");
-        println!("{name}: {:.1} Mbit/s", bytes as f64 * 8e-6 / transfer.seconds);
-    }
+fn check_transfers(host: &Host, server: SocketAddr, bytes: u64) -> [f64; 2] {
+    [host.download(server, bytes), host.upload(server, bytes)].map(|transfer| {
+        assert_eq!(transfer.bytes, bytes, "{transfer:?}");
+        assert_eq!(transfer.sha256, transfer.expected, "{transfer:?}");
+
+        bytes as f64 * 8e-6 / transfer.seconds
+    })
 }
