@@ -248,7 +248,7 @@ pub fn ended(download: &Process, timeout: Duration) -> Ended {
 #[must_use]
 pub fn polled(poll: &Process) -> Vec<Polled> {
     let events = poll.events().into_iter().filter(|event| event["event"] == "polled");
-    let polled = events.map(|event| serde_json::from_value(event));
+    let polled = events.map(serde_json::from_value);
     polled.map(|polled| polled.expect("the probe prints every field of a poll")).collect()
 }
 
