@@ -133,6 +133,20 @@ impl Lab {
         host
     }
 
+    /// Takes IPv4 away from the underlay.
+    #[track_caller]
+    pub fn leave_only_ipv6(&self) {
+        for (net, link) in [
+            (1, &self.laptop_link),
+            (2, &self.laptop2_link),
+            (10, &self.connector_link),
+            (20, &self.cp_link),
+        ] {
+            link.a().remove_address(&format!("198.18.{net}.2/24"));
+            link.b().remove_address(&format!("198.18.{net}.1/24"));
+        }
+    }
+
     /// Watches every underlay link for `marker`: what an eavesdropper on the way would see.
     #[must_use]
     #[track_caller]

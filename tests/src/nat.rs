@@ -9,6 +9,21 @@ impl Host {
     /// When `outside` belongs to another host.
     #[track_caller]
     pub fn nat(&self, outside: &End) {
+        self.masquerade(outside, "masquerade");
+    }
+
+    /// As [`Self::nat`], with a port of its own for each destination, as a carrier's router does
+    /// that many share, and that forgets UDP after a silence of so many seconds.
+    #[track_caller]
+    pub fn forgetful_nat(&self, outside: &End, seconds: u32) {
+        self.masquerade(outside, "masquerade fully-random");
+        for timeout in ["udp_timeout", "udp_timeout_stream"] {
+            self.sysctl(&format!("net.netfilter.nf_conntrack_{timeout}"), &seconds.to_string());
+        }
+    }
+
+    #[track_caller]
+    fn masquerade(&self, outside: &End, statement: &str) {
         assert_eq!(self.name(), outside.host().name(), "a host masquerades its own interfaces");
 
         let interface = outside.interface();
@@ -18,7 +33,7 @@ impl Host {
                 r#"table inet nat-{interface} {{
                     chain postrouting {{
                         type nat hook postrouting priority srcnat
-                        oifname "{interface}" masquerade
+                        oifname "{interface}" {statement}
                     }}
                     chain forward {{
                         type filter hook forward priority filter

@@ -100,6 +100,20 @@ impl Host {
         listen(self.probe("tcp-serve").args(["--bind", ip, "--mode", "pace"]))
     }
 
+    /// Starts a TCP server that sends one byte after each pause (`pulse` is its event).
+    #[track_caller]
+    pub fn tcp_pulse(&self, ip: &str, pause: Duration) -> Server {
+        let pause = pause.as_millis().to_string();
+        listen(self.probe("tcp-serve").args([
+            "--bind",
+            ip,
+            "--mode",
+            "pulse",
+            "--pause-ms",
+            &pause,
+        ]))
+    }
+
     /// Starts a UDP server that sends back what it gets.
     #[track_caller]
     pub fn udp_echo(&self, ip: &str) -> Server {

@@ -3,7 +3,10 @@ mod sandbox;
 use std::{
     collections::BTreeMap,
     fs,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -18,6 +21,8 @@ pub struct World {
     sandbox: Arc<Sandbox>,
     /// How many links exist between two hosts, to name the interfaces of further ones.
     links: Mutex<BTreeMap<(String, String), u32>>,
+    /// How many hosts were put between ends of links.
+    relays: AtomicU32,
 }
 
 impl World {
@@ -29,7 +34,11 @@ impl World {
     #[must_use]
     #[track_caller]
     pub fn new(name: &str) -> Self {
-        Self { sandbox: Arc::new(Sandbox::start(name)), links: Mutex::default() }
+        Self {
+            sandbox: Arc::new(Sandbox::start(name)),
+            links: Mutex::default(),
+            relays: AtomicU32::new(0),
+        }
     }
 
     /// Adds a host: a network namespace with loopback up, IPv4 and IPv6, and no other interface.
@@ -109,6 +118,20 @@ impl World {
         link.b().add_addresses(b_addresses);
 
         link
+    }
+
+    /// Adds a host without a name of its own, to stand between the ends of a link.
+    #[track_caller]
+    pub(crate) fn relay(&self) -> Host {
+        let number = self.relays.fetch_add(1, Ordering::Relaxed);
+
+        self.host(&format!("relay{number}"))
+    }
+
+    /// Runs a shell script that must succeed, on no host.
+    #[track_caller]
+    pub(crate) fn sh(&self, script: &str) {
+        self.sandbox.sh(script);
     }
 
     /// Returns the words that, put before a command, run it inside this world.

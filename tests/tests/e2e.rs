@@ -42,3 +42,5 @@ mod revocation;
 mod sessions;
 #[path = "e2e/transfers.rs"]
 mod transfers;
+#[path = "e2e/trouble.rs"]
+mod trouble;

@@ -93,6 +93,7 @@ const BY_NO_CARRIER: &[&str] = &[
     "harness::",
     "masque::",
     "peers::",
+    "trouble::",
 ];
 
 /// The end-to-end tests with clients that use one carrier alone.

@@ -18,6 +18,7 @@
 
 mod answers;
 mod config;
+mod congestion;
 mod connection;
 mod endpoint;
 mod http;

@@ -1,4 +1,5 @@
 use std::{
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,8 +13,7 @@ use crate::{Host, Process, binary, monotonic_ns, wait_until};
 pub struct ControlPlane {
     host: Host,
     url: String,
-    port: u16,
-    ip: String,
+    address: SocketAddr,
     data_dir: PathBuf,
     process: Process,
 }
@@ -69,12 +69,13 @@ impl ControlPlane {
     pub fn start(host: &Host, ip: &str) -> Self {
         let data_dir = host.dir().join("control-plane");
         let port = free_port(host, ip);
-        let process = spawn(host, &data_dir, ip, port);
+        let ip: IpAddr = ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"));
+        let address = SocketAddr::new(ip, port);
+        let process = spawn(host, &data_dir, address);
         let plane = Self {
             host: host.clone(),
-            url: format!("https://{ip}:{port}"),
-            port,
-            ip: ip.to_owned(),
+            url: format!("https://{address}"),
+            address,
             data_dir,
             process,
         };
@@ -105,7 +106,7 @@ impl ControlPlane {
     #[track_caller]
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.host, &self.data_dir, &self.ip, self.port);
+        self.process = spawn(&self.host, &self.data_dir, self.address);
         self.wait_until_ready();
     }
 
@@ -128,7 +129,7 @@ impl ControlPlane {
         // The certificate is the control plane's own; the name in it is not what is tested here.
         self.host
             .command("curl")
-            .args(["--silent", "--show-error", "--insecure", "--include", "--http1.1"])
+            .args(["--silent", "--show-error", "--insecure", "--include", "--http1.1", "--globoff"])
             .args(["--max-time", "15"])
     }
 
@@ -374,12 +375,12 @@ fn text(object: &Value, field: &str) -> String {
 }
 
 #[track_caller]
-fn spawn(host: &Host, data_dir: &Path, ip: &str, port: u16) -> Process {
+fn spawn(host: &Host, data_dir: &Path, address: SocketAddr) -> Process {
     host.command(binary("adit-control"))
         .args(["serve", "--data-dir"])
         .arg(data_dir)
-        .args(["--listen", &format!("{ip}:{port}")])
-        .args(["--public-url", &format!("https://{ip}:{port}")])
+        .args(["--listen", &address.to_string()])
+        .args(["--public-url", &format!("https://{address}")])
         .env("RUST_LOG", super::log_filter())
         .spawn()
 }

@@ -31,6 +31,21 @@ impl Scene {
     pub fn with_connector_at(name: &str, ip: &str) -> Self {
         let lab = Lab::new(name);
         let control_plane = lab.start_control_plane();
+        Self::in_lab(lab, control_plane, ip)
+    }
+
+    /// As [`Self::new`], on an underlay without IPv4.
+    #[must_use]
+    #[track_caller]
+    pub fn over_ipv6(name: &str) -> Self {
+        let lab = Lab::new(name);
+        lab.leave_only_ipv6();
+        let control_plane = ControlPlane::start(&lab.cp, "2001:db8:20::2");
+        Self::in_lab(lab, control_plane, "2001:db8:10::2")
+    }
+
+    #[track_caller]
+    fn in_lab(lab: Lab, control_plane: ControlPlane, ip: &str) -> Self {
         let site = control_plane.create_site("site");
         let connector = Connector::start(&lab.connector, ip, &control_plane, &site);
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use adit_tests::{Lab, World, binary, lab::SVC_V4, probe, wait_until};
+use adit_tests::{Impairment, Lab, Share, World, binary, lab::SVC_V4, probe, wait_until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -129,6 +129,49 @@ fn a_lossy_link_loses_about_what_it_should() {
 
     // Six standard deviations of a fair draw around 140.
     assert!((101..=179).contains(&pinged.received), "{pinged:?}");
+}
+
+#[test]
+fn a_bad_path_is_as_bad_as_it_was_told() {
+    let world = World::new("bad-path");
+    let (a, b) = (world.host("a"), world.host("b"));
+    let link = world.link((&a, "10.0.0.1/24 fd00::1/64"), (&b, "10.0.0.2/24 fd00::2/64"));
+    let delay = Duration::from_millis(20);
+    let path = world.impair(&link, &Impairment::default().delay(delay));
+
+    let ping = a.check(["ping", "-q", "-c", "20", "-i", "0.05", "fd00::2"]);
+    let times = ping.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = "));
+    let shortest = times.and_then(|times| times.split('/').next()?.parse().ok());
+    let shortest: f64 = shortest.unwrap_or_else(|| panic!("no times: {ping}"));
+    assert!((40.0..41.0).contains(&shortest), "{ping}");
+    assert_eq!(path.finish().lost, 0);
+}
+
+#[test]
+fn a_bad_path_loses_reorders_and_damages_and_tcp_gets_through() {
+    const BYTES: u64 = 8 << 20;
+    let world = World::new("bad-path-tcp");
+    let (a, b) = (world.host("a"), world.host("b"));
+    let link = world.link((&a, "10.0.0.1/24"), (&b, "10.0.0.2/24"));
+    let impairment = Impairment {
+        duplicate: Share::percent(1.0),
+        corrupt: Share::percent(0.5),
+        ..Impairment::default().lose(1.0).reorder(5.0, Duration::from_millis(2))
+    };
+    let path = world.impair(&link, &impairment);
+    let server = b.transfer_server("10.0.0.2");
+
+    let transfers = [a.download(server.address, BYTES), a.upload(server.address, BYTES)];
+
+    let impaired = path.finish();
+    for transfer in transfers {
+        assert_eq!(transfer.sha256, transfer.expected, "{transfer:?}");
+    }
+    let share = |count: u64| count as f64 / impaired.came as f64 * 100.0;
+    assert!((0.5..1.5).contains(&share(impaired.lost)), "{impaired:?}");
+    assert!((4.0..6.0).contains(&share(impaired.overtaken)), "{impaired:?}");
+    assert!((0.5..1.5).contains(&share(impaired.duplicated)), "{impaired:?}");
+    assert!((0.1..1.0).contains(&share(impaired.corrupted)), "{impaired:?}");
 }
 
 #[test]

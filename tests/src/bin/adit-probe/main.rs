@@ -2,6 +2,7 @@
 
 mod access;
 mod agreement;
+mod connect_forward;
 mod crowd;
 mod download;
 mod durability;
@@ -11,6 +12,7 @@ mod event;
 mod flood;
 mod hold;
 mod http;
+mod impair;
 mod load;
 mod packet_socket;
 mod poll;
@@ -60,6 +62,10 @@ enum Cli {
     Upload(transfer::Args),
     /// Send what others send once more.
     Replay(replay::Args),
+    /// Pass frames between two interfaces, as a bad path would.
+    Impair(impair::Args),
+    /// Carry connections of TCP by CONNECT to a connector.
+    ConnectForward(connect_forward::Args),
     /// Send a packet with any source address.
     SendRaw(raw::Args),
     /// Count packets that contain a marker.
@@ -112,6 +118,8 @@ fn main() -> ExitCode {
         Cli::Download(args) => transfer::download(&args),
         Cli::Upload(args) => transfer::upload(&args),
         Cli::Replay(args) => replay::run(args),
+        Cli::Impair(args) => impair::run(&args),
+        Cli::ConnectForward(args) => connect_forward::run(&args),
         Cli::SendRaw(args) => raw::run(&args),
         Cli::Sniff(args) => sniff::run(&args),
         Cli::UseAccess(args) => access::run(&args),

@@ -2,13 +2,17 @@
 
 #![expect(unsafe_code, reason = "no safe wrapper reads packet statistics or binds by protocol")]
 
+mod batch;
+
 use std::{
     ffi::CString,
     io,
     mem::{size_of, zeroed},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     time::Duration,
 };
+
+pub(crate) use self::batch::FrameBatch;
 
 /// Room for bursts of large packets while the reader searches earlier ones.
 const RECEIVE_BUFFER: libc::c_int = 64 * 1024 * 1024;
@@ -19,20 +23,36 @@ impl PacketSocket {
     /// Opens a socket that gets every packet of `interface`, in both directions.
     pub(crate) fn capture(interface: &str) -> io::Result<Self> {
         let socket = Self::open(libc::SOCK_RAW)?;
+        socket.bind(interface)?;
+
+        Ok(socket)
+    }
+
+    /// Opens a socket that gets what arrives at `interface`, and sends out of it.
+    pub(crate) fn relay(interface: &str) -> io::Result<Self> {
+        let socket = Self::open(libc::SOCK_RAW)?;
+        socket.set_option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+        socket.set_option(libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
+        socket.bind(interface)?;
+
+        Ok(socket)
+    }
+
+    fn bind(&self, interface: &str) -> io::Result<()> {
         // The larger one needs privileges; the smaller is better than the default.
-        let _ = socket.set_option(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER);
-        let _ = socket.set_option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER);
+        let _ = self.set_option(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER);
+        let _ = self.set_option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER);
         let address = address(interface, libc::ETH_P_ALL)?;
         // SAFETY: `address` is a valid sockaddr_ll of the given length.
         check(unsafe {
             libc::bind(
-                socket.0.as_raw_fd(),
+                self.0.as_raw_fd(),
                 (&raw const address).cast(),
                 size_of::<libc::sockaddr_ll>() as libc::socklen_t,
             )
         })?;
 
-        Ok(socket)
+        Ok(())
     }
 
     /// Opens a socket that sends IP packets out of interfaces without link-layer addresses.
@@ -128,6 +148,12 @@ impl PacketSocket {
         })?;
 
         Ok(())
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// What to send, again and again.
     #[arg(long, default_value = "0123456789abcdef")]
     marker: String,
+    /// The pause between pulses.
+    #[arg(long, default_value_t = 1_000)]
+    pause_ms: u64,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -31,6 +34,8 @@ enum Mode {
     Send,
     /// Send the marker forever, about two megabytes a second.
     Pace,
+    /// Send one byte again and again, with a pause before each.
+    Pulse,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -47,6 +52,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 Mode::Echo => echo(&stream, &mut sent),
                 Mode::Send => send(&stream, &chunk, &mut sent),
                 Mode::Pace => pace(&stream, &chunk, &mut sent),
+                Mode::Pulse => pulse(&stream, Duration::from_millis(args.pause_ms), &mut sent),
             };
             let how = result.map_or_else(|e| event::name_of(&e), |()| "eof".to_owned());
             event::print("closed", json!({ "peer": peer.to_string(), "sent": sent, "how": how }));
@@ -88,5 +94,14 @@ fn pace(mut stream: &TcpStream, chunk: &[u8], sent: &mut u64) -> io::Result<()> 
         stream.write_all(chunk)?;
         *sent += chunk.len() as u64;
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn pulse(mut stream: &TcpStream, pause: Duration, sent: &mut u64) -> io::Result<()> {
+    loop {
+        thread::sleep(pause);
+        event::print("pulse", json!({}));
+        stream.write_all(b"p")?;
+        *sent += 1;
     }
 }

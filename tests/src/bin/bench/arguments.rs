@@ -26,6 +26,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     tests: Vec<String>,
 
+    /// Run the tests by paths that lose packets, beside the bare path, instead of all the others.
+    #[arg(long, conflicts_with = "tests")]
+    pub(crate) sweep: bool,
+
     /// How often everything is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
@@ -66,6 +70,11 @@ impl Arguments {
         if let Some(unknown) = self.only.iter().find(|name| !known.contains(name)) {
             bail!("there is no contender {unknown:?}: there are {}", known.join(", "));
         }
+        if self.sweep && self.only.is_empty() {
+            contenders.retain(|contender| {
+                matches!(contender, Contender::Veth | Contender::Adit(_) | Contender::Streams(_))
+            });
+        }
         if !self.only.is_empty() {
             contenders.retain(|contender| self.only.iter().any(|name| name == contender.name()));
         }
@@ -95,7 +104,7 @@ impl Arguments {
 
     /// Returns what is measured.
     pub(crate) fn tests(&self, machine: &Machine) -> anyhow::Result<Vec<Test>> {
-        let all = Test::names(machine);
+        let all = if self.sweep { Test::sweep(machine) } else { Test::names(machine) };
         let names = if self.tests.is_empty() { &all } else { &self.tests };
         let tests = names.iter().map(|name| {
             Test::parse(name, machine).with_context(|| format!("there are {}", all.join(", ")))

@@ -4,6 +4,7 @@ mod identity;
 mod openvpn;
 mod point_to_point;
 mod quincy;
+mod streams;
 mod wireguard;
 
 use std::{net::Ipv4Addr, time::Duration};
@@ -14,6 +15,7 @@ pub(crate) use self::{
     adit::{Adit, AditServer, SERVICE},
     command_line::CommandLine,
     point_to_point::PointToPoint,
+    streams::Streams,
     wireguard::WireGuard,
 };
 use crate::{
@@ -28,6 +30,7 @@ pub(crate) enum Contender {
     /// The cable itself, which is what there is to lose.
     Veth,
     Adit(Adit),
+    Streams(Streams),
     WireGuard(WireGuard),
     OpenVpn,
     Quincy,
@@ -41,6 +44,7 @@ impl Contender {
             Self::Veth,
             Self::Adit(Adit { policies, carrier: "wireguard" }),
             Self::Adit(Adit { policies, carrier: "quic" }),
+            Self::Streams(Streams { adit: Adit { policies, carrier: "quic" } }),
             Self::WireGuard(WireGuard::gotatun()),
             Self::WireGuard(WireGuard::boringtun()),
             Self::WireGuard(WireGuard::wireguard_go()),
@@ -54,6 +58,7 @@ impl Contender {
             Self::Veth => "veth",
             Self::Adit(Adit { carrier: "wireguard", .. }) => "adit",
             Self::Adit(_) => "adit-quic",
+            Self::Streams(_) => "adit-connect",
             Self::WireGuard(wireguard) => &wireguard.name,
             Self::OpenVpn => "openvpn",
             Self::Quincy => "quincy",
@@ -67,7 +72,7 @@ impl Contender {
             Self::Veth => "none",
             Self::Adit(adit) => adit.carrier,
             Self::WireGuard(_) => "wireguard",
-            Self::Quincy => "quic",
+            Self::Streams(_) | Self::Quincy => "quic",
             Self::OpenVpn | Self::PointToPoint(_) => "own",
         }
     }
@@ -76,7 +81,7 @@ impl Contender {
     pub(crate) fn version(&self) -> Option<String> {
         match self {
             Self::Veth => None,
-            Self::Adit(_) => Some(env!("CARGO_PKG_VERSION").to_owned()),
+            Self::Adit(_) | Self::Streams(_) => Some(env!("CARGO_PKG_VERSION").to_owned()),
             Self::WireGuard(wireguard) => wireguard.command.version(),
             Self::OpenVpn => program::version(openvpn::PROGRAM),
             Self::Quincy => program::version(quincy::CLIENT),
@@ -87,7 +92,7 @@ impl Contender {
     /// Returns the program that is not on this machine, without which there is no such contender.
     pub(crate) fn missing_program(&self) -> Option<&str> {
         match self {
-            Self::Veth | Self::Adit(_) => None,
+            Self::Veth | Self::Adit(_) | Self::Streams(_) => None,
             Self::WireGuard(wireguard) => wireguard.command.missing_program(),
             Self::OpenVpn => program::missing(&[openvpn::PROGRAM]),
             Self::Quincy => program::missing(&[quincy::CLIENT, quincy::SERVER_PROGRAM]),
@@ -100,6 +105,7 @@ impl Contender {
         match self {
             Self::Adit(adit) => Some(adit),
             Self::Veth
+            | Self::Streams(_)
             | Self::WireGuard(_)
             | Self::OpenVpn
             | Self::Quincy
@@ -113,6 +119,7 @@ impl Contender {
         let tunnel = match self {
             Self::Veth => Tunnel { server: SERVER, ends: Ends::Programs(Vec::new()) },
             Self::Adit(adit) => adit.start(pair),
+            Self::Streams(streams) => streams.start(pair),
             Self::WireGuard(wireguard) => wireguard.start(pair),
             Self::OpenVpn => openvpn::start(pair),
             Self::Quincy => quincy::start(pair),
@@ -134,6 +141,7 @@ pub(crate) struct Tunnel {
 enum Ends {
     Programs(Vec<Process>),
     Adit(Box<adit::AditEnds>),
+    Streams(Box<streams::StreamEnds>),
 }
 
 impl Tunnel {
@@ -151,10 +159,20 @@ impl Tunnel {
         Some(ids.map(ProcessorTime::of_tree).sum())
     }
 
+    /// Begins with another connection, if there is one and it can.
+    #[track_caller]
+    pub(crate) fn reconnect(&self, pair: &Pair) {
+        if let Ends::Adit(ends) = &self.ends {
+            ends.reconnect();
+            self.wait_until_it_carries(pair);
+        }
+    }
+
     fn processes(&self) -> Vec<&Process> {
         match &self.ends {
             Ends::Programs(programs) => programs.iter().collect(),
             Ends::Adit(ends) => ends.processes(),
+            Ends::Streams(ends) => ends.processes(),
         }
     }
 

@@ -1,6 +1,6 @@
-use std::{net::Ipv4Addr, time::Duration};
+use std::{cell::RefCell, net::Ipv4Addr, time::Duration};
 
-use adit_tests::{Host, World, wait_until};
+use adit_tests::{BadPath, Host, Impairment, Link, World, wait_until};
 
 /// Address of the laptop on the cable.
 pub(crate) const LAPTOP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -23,8 +23,11 @@ pub(crate) struct Pair {
     pub(crate) laptop: Host,
     /// Where servers run.
     pub(crate) server: Host,
+    cable: Link,
+    /// What is in the cable's place, if it is a bad one.
+    path: RefCell<Option<BadPath>>,
     /// The world itself. Last, so that it goes last.
-    _world: World,
+    world: World,
 }
 
 /// One of the two hosts, and what a tunnel has to know of it.
@@ -40,9 +43,19 @@ impl Pair {
     pub(crate) fn new(name: &str) -> Self {
         let world = World::new(name);
         let (laptop, server) = (world.host("laptop"), world.host("server"));
-        world.link((&laptop, &format!("{LAPTOP}/24")), (&server, &format!("{SERVER}/24")));
+        let ends = (&laptop, &*format!("{LAPTOP}/24"));
+        let cable = world.link(ends, (&server, &format!("{SERVER}/24")));
 
-        Self { laptop, server, _world: world }
+        Self { laptop, server, cable, path: RefCell::new(None), world }
+    }
+
+    /// Makes the cable as bad as this, from here on.
+    #[track_caller]
+    pub(crate) fn impair(&self, impairment: &Impairment) {
+        match &mut *self.path.borrow_mut() {
+            Some(path) => path.change(impairment),
+            none => *none = Some(self.world.impair(&self.cable, impairment)),
+        }
     }
 
     /// Returns the laptop's side and the server's.

@@ -149,7 +149,7 @@ impl Row {
     fn new(outcome: &Outcome, column: Column) -> Option<Self> {
         let (low, high) = outcome.range(column.figure)?;
         let class = match outcome.contender {
-            Contender::Adit(_) => "adit",
+            Contender::Adit(_) | Contender::Streams(_) => "adit",
             Contender::Veth => "bare",
             Contender::WireGuard(_)
             | Contender::OpenVpn

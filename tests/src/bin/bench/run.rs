@@ -17,7 +17,7 @@ use crate::{
     pair::Pair,
     picture::picture,
     report::Report,
-    table::table,
+    table::{sweep_table, table},
     test::Test,
 };
 
@@ -60,7 +60,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             write(path, &picture(&report, &contenders, &tests))?;
         }
     }
-    show(&table(&report, &contenders, &tests))?;
+    show(&if arguments.sweep {
+        sweep_table(&report, &contenders, &tests)
+    } else {
+        table(&report, &contenders, &tests)
+    })?;
 
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

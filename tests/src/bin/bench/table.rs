@@ -10,6 +10,9 @@ use crate::{
 /// Who all others are compared with.
 const BASE: &str = "adit";
 
+/// What there is without a tunnel.
+const BARE: &str = "veth";
+
 /// Lays the medians out for people, a table for each test.
 ///
 /// The ratios say how many times the other's figure is Adit's.
@@ -33,6 +36,38 @@ pub(crate) fn table(report: &Report, contenders: &[Contender], tests: &[Test]) -
     }
 
     text
+}
+
+/// Lays the medians of all paths out in one table, a row for each.
+///
+/// The shares say how much that is of what the path gives without a tunnel.
+pub(crate) fn sweep_table(report: &Report, contenders: &[Contender], tests: &[Test]) -> String {
+    let mut heading = vec![String::new()];
+    for contender in contenders {
+        heading.push(contender.name().to_owned());
+        if contender.name() != BARE {
+            heading.push("of it".to_owned());
+        }
+    }
+    let mut rows = vec![heading];
+    for test in tests {
+        let Some(column) = test.columns().first() else { continue };
+        let median = |name: &str| report.outcome(name, test.name())?.median().figure(column.figure);
+        let mut cells = vec![test.to_string()];
+        for contender in contenders {
+            let own = median(contender.name());
+            let shown = own.map(|own| format!("{own:.*}", column.decimals));
+            cells.push(shown.unwrap_or_else(|| "–".to_owned()));
+            if contender.name() != BARE {
+                let share = own.zip(median(BARE)).filter(|(_, bare)| *bare > 0.0);
+                let share = share.map(|(own, bare)| format!("{:.0} %", own / bare * 100.0));
+                cells.push(share.unwrap_or_else(|| "–".to_owned()));
+            }
+        }
+        rows.push(cells);
+    }
+
+    format!("{}\n\n{}", report.machine.describe(), aligned(&rows))
 }
 
 fn heading(with_ratios: bool, columns: &[Column]) -> Vec<String> {

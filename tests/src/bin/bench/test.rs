@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::{
     contender::{Contender, Tunnel},
     machine::Machine,
-    measure::{Crowd, Direction, RoundTrip, Sender, Tcp, Udp},
+    measure::{Crowd, Direction, Lossy, RoundTrip, Sender, Tcp, Udp},
     pair::Pair,
     reading::Reading,
 };
@@ -20,6 +20,7 @@ pub(crate) struct Test {
 #[derive(Debug, Clone)]
 enum Kind {
     Tcp(Tcp),
+    Lossy(Lossy),
     Udp(Udp),
     RoundTrip(RoundTrip),
     Crowd(Crowd),
@@ -61,6 +62,7 @@ const RTT_LOAD: &str = "rtt_load";
 const PEERS: &str = "peers";
 const NEW_FLOWS: &str = "new_flows";
 
+const MBIT_S: Column = Column::more_is_better("mbit_s", "Mbit/s", 1);
 const GBIT_S: Column = Column::more_is_better("gbit_s", "Gbit/s", 2);
 const CPU: Column = Column::less_is_better("cpu_s_per_gbit", "CPU s/Gbit", 3);
 const PACKETS_S: Column = Column::more_is_better("packets_s", "packets/s", 0);
@@ -103,6 +105,24 @@ impl Test {
         tcp.map(str::to_owned).into_iter().chain(others).chain(rest).collect()
     }
 
+    /// Returns the names of the tests by paths that lose packets.
+    pub(crate) fn sweep(machine: &Machine) -> Vec<String> {
+        let mut names = Vec::new();
+        for congestion_control in ["cubic", "bbr"] {
+            if !machine.offers_congestion_control(congestion_control) {
+                continue;
+            }
+            for loss in ["0.1", "1", "5"] {
+                let points = [20, 80];
+                names.extend(
+                    points.map(|rtt| format!("loss{loss}/rtt{rtt}/tcp1-{congestion_control}")),
+                );
+            }
+        }
+
+        names
+    }
+
     /// Finds a test by its name.
     pub(crate) fn parse(name: &str, machine: &Machine) -> anyhow::Result<Self> {
         let kind = if let Some((_, length, sender)) =
@@ -113,6 +133,8 @@ impl Test {
             Kind::RoundTrip(RoundTrip { load: None })
         } else if name == RTT_LOAD {
             Kind::RoundTrip(RoundTrip { load: Some(tcp("tcp1", machine)?) })
+        } else if let Some(rest) = name.strip_prefix("loss") {
+            Kind::Lossy(lossy(rest, machine).with_context(|| format!("there is no test {name:?}"))?)
         } else if name == NEW_FLOWS {
             Kind::Crowd(Crowd::NewFlows)
         } else if let Some(count) = name.strip_prefix(PEERS) {
@@ -133,7 +155,8 @@ impl Test {
     /// Tells whether there is something to measure with this contender.
     pub(crate) fn is_for(&self, contender: &Contender) -> bool {
         match self.kind {
-            Kind::Tcp(_) | Kind::Udp(_) | Kind::RoundTrip(_) => true,
+            Kind::Tcp(_) | Kind::Lossy(_) => true,
+            Kind::Udp(_) | Kind::RoundTrip(_) => !matches!(contender, Contender::Streams(_)),
             Kind::Crowd(_) => contender.adit().is_some(),
         }
     }
@@ -142,6 +165,7 @@ impl Test {
     pub(crate) fn estimate(&self, duration: Duration) -> Duration {
         match &self.kind {
             Kind::Tcp(_) => duration + Duration::from_millis(500),
+            Kind::Lossy(_) => duration + Duration::from_secs(2),
             Kind::Udp(udp) => udp.estimate(duration),
             Kind::RoundTrip(RoundTrip { load: None }) => duration + Duration::from_millis(500),
             Kind::RoundTrip(RoundTrip { load: Some(_) }) => duration + Duration::from_secs(5),
@@ -159,6 +183,7 @@ impl Test {
     ) -> Reading {
         match &self.kind {
             Kind::Tcp(tcp) => tcp.measure(pair, tunnel, duration),
+            Kind::Lossy(lossy) => lossy.measure(pair, tunnel, duration),
             Kind::Udp(udp) => udp.measure(pair, tunnel, duration),
             Kind::RoundTrip(round_trip) => round_trip.measure(pair, tunnel, duration),
             Kind::Crowd(crowd) => {
@@ -172,6 +197,7 @@ impl Test {
     pub(crate) fn columns(&self) -> &'static [Column] {
         match &self.kind {
             Kind::Tcp(_) => &[GBIT_S, CPU],
+            Kind::Lossy(_) => &[MBIT_S],
             Kind::Udp(udp) if udp.length < 1_000 => &[PACKETS_S, GBIT_S, CPU],
             Kind::Udp(_) => &[GBIT_S, PACKETS_S, CPU],
             Kind::RoundTrip(RoundTrip { load: None }) => &[P50, P99],
@@ -193,9 +219,9 @@ impl Test {
 
     pub(crate) fn congestion_control(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Tcp(tcp) | Kind::RoundTrip(RoundTrip { load: Some(tcp) }) => {
-                Some(&tcp.congestion_control)
-            }
+            Kind::Tcp(tcp)
+            | Kind::Lossy(Lossy { tcp, .. })
+            | Kind::RoundTrip(RoundTrip { load: Some(tcp) }) => Some(&tcp.congestion_control),
             Kind::Udp(_) | Kind::RoundTrip(RoundTrip { load: None }) | Kind::Crowd(_) => None,
         }
     }
@@ -204,9 +230,21 @@ impl Test {
     pub(crate) fn sender(&self) -> Option<&'static str> {
         match &self.kind {
             Kind::Udp(udp) => Some(udp.sender.name()),
-            Kind::Tcp(_) | Kind::RoundTrip(_) | Kind::Crowd(_) => None,
+            Kind::Tcp(_) | Kind::Lossy(_) | Kind::RoundTrip(_) | Kind::Crowd(_) => None,
         }
     }
+}
+
+/// Parses the rest of the name of a bulk transfer by a path that loses packets, such as
+/// `0.1/rtt20/tcp1-cubic`.
+fn lossy(rest: &str, machine: &Machine) -> anyhow::Result<Lossy> {
+    let (loss, rest) = rest.split_once("/rtt").context("it has no round trip")?;
+    let (round_trip, rest) = rest.split_once('/').context("it has no transfer")?;
+    let loss: f64 = loss.parse().context("its loss is no number")?;
+    ensure!((0.0..100.0).contains(&loss), "its loss is no share of a hundred");
+    let round_trip = round_trip.parse().context("its round trip is no number")?;
+
+    Ok(Lossy { loss, round_trip: Duration::from_millis(round_trip), tcp: tcp(rest, machine)? })
 }
 
 /// Parses the name of a bulk transfer, such as `tcp1` or `rev8-cubic`.
@@ -230,6 +268,7 @@ impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Tcp(tcp) => write!(f, "{tcp}"),
+            Kind::Lossy(lossy) => write!(f, "{lossy}"),
             Kind::Udp(udp) => write!(f, "{udp}"),
             Kind::RoundTrip(RoundTrip { load: None }) => f.write_str("round trip, idle"),
             Kind::RoundTrip(RoundTrip { load: Some(load) }) => {

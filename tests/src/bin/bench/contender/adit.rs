@@ -38,7 +38,7 @@ impl Adit {
         let server = self.start_server(pair);
         let client = Client::start(&pair.laptop);
         client.set_carrier(self.carrier);
-        client.enroll(&server.control_plane.create_enrollment_key(&server.user));
+        client.enroll(&server.create_enrollment_key());
         client.up();
 
         Tunnel { server: SERVICE, ends: Ends::Adit(Box::new(AditEnds { client, server })) }
@@ -65,6 +65,16 @@ impl Adit {
 }
 
 impl AditServer {
+    /// Creates a key for one device of the user.
+    #[track_caller]
+    pub(crate) fn create_enrollment_key(&self) -> String {
+        self.control_plane.create_enrollment_key(&self.user)
+    }
+
+    pub(crate) fn processes(&self) -> Vec<&Process> {
+        vec![self.connector.process(), self.control_plane.process()]
+    }
+
     /// Registers plain WireGuard devices, whose keys and addresses it writes to `file`.
     #[track_caller]
     pub(crate) fn register_devices(&self, pair: &Pair, count: u32, file: &Path) {
@@ -86,9 +96,17 @@ impl AditServer {
 }
 
 impl AditEnds {
+    #[track_caller]
+    pub(crate) fn reconnect(&self) {
+        let output = self.client.adit(&["down"]);
+        assert!(output.success(), "{output:#?}");
+        self.client.up();
+    }
+
     pub(crate) fn processes(&self) -> Vec<&Process> {
-        let server = &self.server;
-        vec![self.client.process(), server.connector.process(), server.control_plane.process()]
+        let mut processes = self.server.processes();
+        processes.push(self.client.process());
+        processes
     }
 }
 

@@ -1,0 +1,95 @@
+mod dialler;
+
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use adit_proto::{
+    JoinToken,
+    http3::{Field, RequestHead},
+    masque::ProxyRequest,
+};
+use adit_tunnel::KeyPair;
+use anyhow::{Context as _, ensure};
+use tokio::{
+    io,
+    net::{TcpListener, TcpStream},
+};
+
+use self::dialler::Dialler;
+use crate::{enrolled_device::EnrolledDevice, event};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A file that holds an enrolment key.
+    #[arg(long)]
+    key_file: PathBuf,
+    /// Where to listen for connections of TCP.
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Where each goes to in the end.
+    target: SocketAddr,
+}
+
+/// Carries each connection of TCP by a CONNECT over a QUIC connection of its own to the first
+/// connector, until killed.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let file = &args.key_file;
+    let token: JoinToken = fs::read_to_string(file)
+        .with_context(|| format!("failed to read {}", file.display()))?
+        .parse()
+        .context("malformed enrolment key")?;
+    let key = KeyPair::try_generate().context("failed to make a key")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+
+    runtime.block_on(async {
+        let device = EnrolledDevice::join(&token, "streams", &key).await?;
+        let credential = device.credential().await.context("no credential")?;
+        let config = device.config().await.context("no configuration")?;
+        let mut connectors = config.sites.iter().flat_map(|site| &site.connectors);
+        let connector = connectors.next().context("no connector")?;
+        let endpoint = connector.endpoints.first().context("a connector without an endpoint")?;
+        let endpoint: SocketAddr = endpoint.parse().context("no address")?;
+        let asked = ProxyRequest::ConnectTcp {
+            host: args.target.ip().to_string(),
+            port: args.target.port(),
+        };
+        let mut head = asked.head(&endpoint.to_string());
+        head.headers.push(Field::new("proxy-authorization", format!("Bearer {credential}")));
+
+        let dialler = Arc::new(Dialler::start(&key, endpoint, connector.pin)?);
+        let listener = TcpListener::bind(args.listen).await.context("failed to listen")?;
+        event::print_listening(listener.local_addr().context("failed to read the port")?);
+        loop {
+            let (stream, _peer) = listener.accept().await.context("failed to accept")?;
+            let (dialler, head) = (Arc::clone(&dialler), head.clone());
+            tokio::spawn(async move {
+                if let Err(error) = forward(stream, &dialler, head).await {
+                    eprintln!("error: {error:#}");
+                }
+            });
+        }
+    })
+}
+
+async fn forward(
+    mut stream: TcpStream,
+    dialler: &Dialler,
+    head: RequestHead,
+) -> anyhow::Result<()> {
+    /// So that the pipes are not what is measured.
+    const BUFFER_LEN: usize = 256 << 10;
+
+    stream.set_nodelay(true).context("failed to send at once")?;
+    let connection = dialler.connect().await.context("no connection")?;
+    let answer = connection.request(head).await.context("no answer")?;
+    let status = answer.head.status;
+    ensure!(status == 200, "the connector answered {status}");
+    let mut bytes = answer.body.into_bytes();
+    // Whoever breaks off is none of our business.
+    let _ =
+        io::copy_bidirectional_with_sizes(&mut stream, &mut bytes, BUFFER_LEN, BUFFER_LEN).await;
+
+    Ok(())
+}
