@@ -52,6 +52,11 @@ impl Seek {
         }
         self.waiting.retain(|waiting| waiting.id != connector.id);
         self.waiting.push_front(connector.clone());
+        self.begin(at);
+    }
+
+    /// Tries the next connector no later than `at`.
+    pub(super) fn begin(&mut self, at: Instant) {
         self.next_start = self.next_start.min(at);
     }
 

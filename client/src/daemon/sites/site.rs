@@ -206,7 +206,10 @@ impl Site {
                 self.problem = None;
                 self.active = Some(session);
             }
-            Role::Standby => self.standby = Some(session),
+            Role::Standby => {
+                self.standby_backoff.reset();
+                self.standby = Some(session);
+            }
         }
         if self.missing() == 0
             && let Some(seek) = self.seek.take()
@@ -230,14 +233,8 @@ impl Site {
             self.handle_active_ended(end, outbox, jitter, now);
         } else if let Some(mut session) = self.standby.take_if(|session| is_its(session)) {
             session.has_channel = false;
-            let wait = match session.was_stable(now.instant) {
-                true => {
-                    self.standby_backoff.reset();
-                    Duration::ZERO
-                }
-                false => self.standby_backoff.next(jitter),
-            };
             session.drop_into(outbox);
+            let wait = self.standby_backoff.next(jitter);
             self.seek(None, now.instant + wait);
         } else if let Some((until, mut session)) =
             self.leaving.take_if(|(_until, session)| is_its(session))
@@ -364,9 +361,18 @@ impl Site {
         now: Now,
     ) {
         if let Some(session) = self.session_with(public_key) {
+            let was_carried = session.is_carried();
             let steps = session.carriers.handle_down(carrier, now.instant);
             session.carrier_problem = Some(format!("{carrier}: {why}"));
             session.follow(steps, outbox);
+            let is_lost = was_carried && !session.is_carried();
+            if is_lost && self.standby.is_none() {
+                // Somebody waits for a standby now.
+                match &mut self.seek {
+                    Some(seek) => seek.begin(now.instant),
+                    None => self.seek(None, now.instant),
+                }
+            }
             self.handle_timeout(outbox, now);
         }
     }
@@ -584,9 +590,10 @@ impl Site {
                 old.tell(ClientMessage::Moved, outbox);
                 self.finish_leaving(outbox);
                 self.leaving = Some((now.instant + LONGEST_DRAIN, old));
-            } else if old.has_channel {
+            } else if what == Move::NewFlows {
                 self.standby = Some(old);
             } else {
+                // Its channel may be as dead, only without having been told.
                 old.drop_into(outbox);
             }
         } else {

@@ -224,6 +224,26 @@ fn a_connector_that_dies_is_left_once_the_standby_has_answered() {
 }
 
 #[test]
+fn a_standby_that_is_lost_is_sought_again_and_at_once_when_it_is_needed() {
+    let (mut fixture, _active, standby) = Fixture::with_standby();
+    let end = SessionEnd::Lost("the connection was reset".to_owned());
+    fixture.sites.handle_ended(standby, end, fixture.now);
+    fixture.wait(Duration::from_millis(1300));
+    let again = fixture.started();
+    assert_eq!(again[0].1, connector(2).id);
+    let mut attempt = again[0].0;
+    for _ in 0..6 {
+        fixture.end(attempt);
+        fixture.wait(Duration::from_secs(40));
+        attempt = fixture.started()[0].0;
+    }
+    fixture.end(attempt);
+    let key = connector(1).wireguard_public_key;
+    fixture.sites.handle_carrier_down(&key, Carrier::Wireguard, "silent", fixture.now);
+    assert_eq!(fixture.started()[0].1, connector(2).id);
+}
+
+#[test]
 fn a_connector_that_answers_stays() {
     let (mut fixture, active, _standby) = Fixture::with_standby();
     let keys = [1, 2].map(|number| connector(number).wireguard_public_key);
