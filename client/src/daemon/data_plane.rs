@@ -18,17 +18,19 @@ use std::{
     thread,
 };
 
-use adit_proto::{Pin, PresharedKey, WireguardPublicKey};
+use adit_proto::{Pin, WireguardPublicKey};
 use adit_tunnel::{
     KeyPair, Offloads, PacketInlet, PacketOutlet, PacketPipe, PeerStatus, QuicConnection,
     QuicEndpoint, QuicError, QuicStreamId, TunDevice, UdpSocket, Waiter, Waker, WireguardSecret,
 };
 use anyhow::Context as _;
-use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 use self::worker::{Channels, Worker};
-use super::event::Event;
+use super::{
+    event::Event,
+    sites::{OpenFlows, UpsertedPeer},
+};
 use crate::carrier::Carrier;
 
 /// Commands wait while the queue is full, which takes a thread that hangs.
@@ -39,8 +41,7 @@ enum Command {
     Initiate { public_key: WireguardPublicKey },
     Announce,
     Probe { public_key: WireguardPublicKey, carrier: Carrier },
-    KeepFlows { from: WireguardPublicKey, to: WireguardPublicKey },
-    TakeFlows { from: WireguardPublicKey },
+    MovePackets { from: UpsertedPeer, to: UpsertedPeer, open_flows: OpenFlows },
     Use { public_key: WireguardPublicKey, carrier: Carrier },
     Remove { public_key: WireguardPublicKey },
     Connect { endpoint: SocketAddr, pin: Pin, dialled: Dialled },
@@ -49,19 +50,6 @@ enum Command {
     SetAddresses(Vec<IpAddr>),
     Statuses(oneshot::Sender<Vec<PeerStatus>>),
     Stop,
-}
-
-/// A peer as it is to be.
-pub(crate) struct UpsertedPeer {
-    pub(crate) public_key: WireguardPublicKey,
-    /// None: it is not reached by WireGuard.
-    pub(crate) endpoint: Option<SocketAddr>,
-    /// None: as before.
-    pub(crate) preshared_key: Option<PresharedKey>,
-    /// What is sent to it.
-    pub(crate) prefixes: Vec<IpNet>,
-    /// Where its packets may come from.
-    pub(crate) shared: Vec<IpNet>,
 }
 
 type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
@@ -147,14 +135,9 @@ impl DataPlane {
         self.command(Command::Probe { public_key, carrier });
     }
 
-    /// Leaves the open flows among the packets that go to one peer with another.
-    pub(crate) fn keep_flows(&self, from: WireguardPublicKey, to: WireguardPublicKey) {
-        self.command(Command::KeepFlows { from, to });
-    }
-
-    /// Says again, to whom it goes now, what connections have said last to a peer that is lost.
-    pub(crate) fn take_flows(&self, from: WireguardPublicKey) {
-        self.command(Command::TakeFlows { from });
+    /// Sends packets to another peer; none is sent or taken in between.
+    pub(crate) fn move_packets(&self, from: UpsertedPeer, to: UpsertedPeer, open_flows: OpenFlows) {
+        self.command(Command::MovePackets { from, to, open_flows });
     }
 
     /// Sends packets to a peer by this carrier from here on.

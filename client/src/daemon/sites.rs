@@ -57,30 +57,15 @@ pub(crate) enum SiteCommand {
         attempt: AttemptId,
     },
     /// Send packets for these prefixes to this peer.
-    UpsertPeer {
-        /// Whose key.
-        public_key: WireguardPublicKey,
-        /// Where, if it may be reached by WireGuard.
-        endpoint: Option<SocketAddr>,
-        /// Of the session; none: as before.
-        preshared_key: Option<PresharedKey>,
-        /// What for.
-        prefixes: Vec<IpNet>,
-        /// Where its packets may come from, whoever is sent those for there.
-        shared: Vec<IpNet>,
-    },
-    /// Of the packets that one peer is sent from here on, those of open flows go to another as
-    /// before.
-    KeepFlows {
-        /// Where they go.
-        from: WireguardPublicKey,
-        /// Where the new ones go.
-        to: WireguardPublicKey,
-    },
-    /// What open flows have said last to this peer, which is lost, goes to whom their packets go now.
-    TakeFlows {
+    UpsertPeer(Box<UpsertedPeer>),
+    /// Send them to another peer from here on, all at once.
+    MovePackets {
         /// Where they went.
-        from: WireguardPublicKey,
+        from: Box<UpsertedPeer>,
+        /// Where they go.
+        to: Box<UpsertedPeer>,
+        /// What becomes of those of flows that are open.
+        open_flows: OpenFlows,
     },
     /// Say something on a session channel.
     Tell {
@@ -124,6 +109,30 @@ pub(crate) enum SiteCommand {
         /// Whose key.
         public_key: WireguardPublicKey,
     },
+}
+
+/// A peer as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UpsertedPeer {
+    /// Whose key.
+    pub(crate) public_key: WireguardPublicKey,
+    /// Where, if it may be reached by WireGuard.
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// Of the session; none: as before.
+    pub(crate) preshared_key: Option<PresharedKey>,
+    /// What is sent to it.
+    pub(crate) prefixes: Vec<IpNet>,
+    /// Where its packets may come from, whoever is sent those for there.
+    pub(crate) shared: Vec<IpNet>,
+}
+
+/// What becomes of open flows when packets move to another peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenFlows {
+    /// They stay where they are until they end.
+    Stay,
+    /// They go, too; what they have said last is said again there, as it may be lost.
+    Follow,
 }
 
 /// Why a session ended, or never came about.

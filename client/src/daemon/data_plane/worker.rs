@@ -20,12 +20,18 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 
 use super::{
-    Command, DataPlaneEvent, UpsertedPeer,
+    Command, DataPlaneEvent,
     kept_flows::KeptFlows,
     last_segments::LastSegments,
     silence::{Finding, Silence, Traffic},
 };
-use crate::{carrier::Carrier, daemon::event::Event};
+use crate::{
+    carrier::Carrier,
+    daemon::{
+        event::Event,
+        sites::{OpenFlows, UpsertedPeer},
+    },
+};
 
 /// boringtun's clock moves only when it is asked to, at least this often (its `update_timers`).
 const TICK: Duration = Duration::from_millis(250);
@@ -307,19 +313,8 @@ impl Worker {
                         self.next_look = now + ANSWER_INTERVAL;
                     }
                 }
-                Command::KeepFlows { from, to } => {
-                    let peers = self.tunnel.peer_of(&from).zip(self.tunnel.peer_of(&to));
-                    if let Some((from, to)) = peers {
-                        self.kept_flows.insert(to, KeptFlows::new(from));
-                    }
-                }
-                Command::TakeFlows { from } => {
-                    if let Some(from) = self.tunnel.peer_of(&from) {
-                        for mut frame in self.last_segments.take(from) {
-                            self.handle_frame(&mut frame, now)?;
-                        }
-                        self.outbound.flush(&mut self.tunnel, &mut self.udp, now);
-                    }
+                Command::MovePackets { from, to, open_flows } => {
+                    self.move_packets(from, to, open_flows, now)?;
                 }
                 Command::Use { public_key, carrier } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key) {
@@ -364,6 +359,36 @@ impl Worker {
                 Command::Stop => return Ok(false),
             }
         }
+    }
+
+    fn move_packets(
+        &mut self,
+        from: UpsertedPeer,
+        to: UpsertedPeer,
+        open_flows: OpenFlows,
+        now: Instant,
+    ) -> anyhow::Result<()> {
+        let keys = (from.public_key, to.public_key);
+        // A prefix is lost before it is gained.
+        self.upsert(from, now);
+        self.upsert(to, now);
+        let Some((from, to)) = self.tunnel.peer_of(&keys.0).zip(self.tunnel.peer_of(&keys.1))
+        else {
+            return Ok(());
+        };
+        match open_flows {
+            OpenFlows::Stay => {
+                self.kept_flows.insert(to, KeptFlows::new(from));
+            }
+            OpenFlows::Follow => {
+                self.kept_flows.remove(&to);
+                for mut frame in self.last_segments.take(from) {
+                    self.handle_frame(&mut frame, now)?;
+                }
+                self.outbound.flush(&mut self.tunnel, &mut self.udp, now);
+            }
+        }
+        Ok(())
     }
 
     fn note_peers(&mut self) {

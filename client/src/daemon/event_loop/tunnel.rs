@@ -16,12 +16,12 @@ use crate::{
     carrier::{Carrier, CarrierChoice},
     daemon::{
         clock::Now,
-        data_plane::{DataPlane, UpsertedPeer},
+        data_plane::DataPlane,
         obstacle,
         packet_carrier::{PacketCarrier, PacketCarrierParts, Transport},
         router::Layout,
         session::{Session, SessionParts},
-        sites::{SessionEnd, SiteCommand, contested_prefixes, prefixes_by_site},
+        sites::{SessionEnd, SiteCommand, UpsertedPeer, contested_prefixes, prefixes_by_site},
     },
     ipc::{Failure, FailureCode},
 };
@@ -153,29 +153,19 @@ impl EventLoop {
                 self.sessions.remove(&attempt);
                 self.questions.handle_session_ended(attempt);
             }
-            SiteCommand::UpsertPeer { public_key, endpoint, preshared_key, prefixes, shared } => {
+            SiteCommand::UpsertPeer(peer) => {
+                let UpsertedPeer { public_key, endpoint, prefixes, .. } = &*peer;
                 let count = prefixes.len();
                 tracing::debug!(peer = %public_key, ?endpoint, count, "Prefixes of a connector");
                 if let Some(tunnel) = &self.tunnel {
-                    tunnel.data_plane.upsert(UpsertedPeer {
-                        public_key,
-                        endpoint,
-                        preshared_key,
-                        prefixes,
-                        shared,
-                    });
+                    tunnel.data_plane.upsert(*peer);
                 }
             }
-            SiteCommand::KeepFlows { from, to } => {
-                tracing::info!(peer = %to, before = %from, "New flows go to another connector");
+            SiteCommand::MovePackets { from, to, open_flows } => {
+                let (before, peer) = (from.public_key, to.public_key);
+                tracing::info!(%before, %peer, ?open_flows, "Packets go to another connector");
                 if let Some(tunnel) = &self.tunnel {
-                    tunnel.data_plane.keep_flows(from, to);
-                }
-            }
-            SiteCommand::TakeFlows { from } => {
-                tracing::info!(before = %from, "Flows go to another connector");
-                if let Some(tunnel) = &self.tunnel {
-                    tunnel.data_plane.take_flows(from);
+                    tunnel.data_plane.move_packets(*from, *to, open_flows);
                 }
             }
             SiteCommand::Tell { attempt, message } => {

@@ -12,7 +12,7 @@ use adit_proto::{
 use ipnet::IpNet;
 
 use super::{
-    Admittance, AttemptId, Outbox, SiteCommand,
+    Admittance, AttemptId, Outbox, SiteCommand, UpsertedPeer,
     carriers::{CarrierStep, Carriers},
     latency::Latency,
 };
@@ -146,8 +146,13 @@ impl Session {
 
     /// Makes the connector a peer for what it is to the site.
     pub(super) fn upsert(&self, role: Role, prefixes: &BTreeSet<IpNet>, outbox: &mut Outbox) {
+        outbox.push(SiteCommand::UpsertPeer(self.peer(role, prefixes)));
+    }
+
+    /// The peer that it is.
+    pub(super) fn peer(&self, role: Role, prefixes: &BTreeSet<IpNet>) -> Box<UpsertedPeer> {
         let by_wireguard = self.carriers.choice().allows(Carrier::Wireguard);
-        outbox.push(SiteCommand::UpsertPeer {
+        Box::new(UpsertedPeer {
             public_key: self.public_key(),
             endpoint: by_wireguard.then_some(self.endpoint),
             preshared_key: self.preshared_key.clone(),
@@ -156,7 +161,7 @@ impl Session {
                 Role::Standby => Vec::new(),
             },
             shared: prefixes.iter().copied().collect(),
-        });
+        })
     }
 
     /// Ends it.

@@ -10,7 +10,7 @@ use adit_proto::{ClientMessage, ConnectorId, ConnectorOnClient, SiteId, Wireguar
 use ipnet::IpNet;
 
 use super::{
-    Admittance, AttemptId, Outbox, SessionEnd, SiteCommand, SiteView, StandbyView,
+    Admittance, AttemptId, OpenFlows, Outbox, SessionEnd, SiteCommand, SiteView, StandbyView,
     contest::{Contest, Verdict},
     seek::{Round, Seek},
     session::{Role, Session},
@@ -70,15 +70,6 @@ pub(super) struct Site {
     problem: Option<SessionEnd>,
     /// Whether the first search has ended, well or not.
     is_settled: bool,
-}
-
-/// How packets move from one connector to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Move {
-    /// Flows that are open stay.
-    NewFlows,
-    /// All at once.
-    Everything,
 }
 
 impl Site {
@@ -282,7 +273,7 @@ impl Site {
             self.finish_leaving(outbox);
             if self.standby.is_some() {
                 session.upsert(Role::Standby, &self.prefixes, outbox);
-                self.move_to_standby(Move::Everything, outbox, now);
+                self.move_to_standby(OpenFlows::Follow, outbox, now);
             }
             self.leaving = Some((now.instant + HEARD_OUT, session));
         } else {
@@ -448,7 +439,7 @@ impl Site {
             Some(Verdict::StandbyWins) => {
                 self.contest = None;
                 if self.standby.as_ref().is_some_and(Session::is_ready) {
-                    self.move_to_standby(Move::Everything, outbox, now);
+                    self.move_to_standby(OpenFlows::Follow, outbox, now);
                 }
             }
             Some(Verdict::Nobody) => {
@@ -552,7 +543,7 @@ impl Site {
     fn settle(&mut self, outbox: &mut Outbox, now: Now) {
         let Some(standby) = &self.standby else { return };
         let Some(active) = &self.active else {
-            self.move_to_standby(Move::Everything, outbox, now);
+            self.move_to_standby(OpenFlows::Follow, outbox, now);
             return;
         };
         if !standby.is_ready() {
@@ -560,7 +551,7 @@ impl Site {
         }
         let may_move = self.moved.is_none_or(|at| now.instant >= at + STICKS_FOR);
         if active.is_draining || (self.nearer >= NEARER_TIMES && may_move) {
-            self.move_to_standby(Move::NewFlows, outbox, now);
+            self.move_to_standby(OpenFlows::Stay, outbox, now);
         } else if !active.is_carried() {
             self.begin_contest(outbox, now);
         }
@@ -575,22 +566,19 @@ impl Site {
         }
     }
 
-    fn move_to_standby(&mut self, what: Move, outbox: &mut Outbox, now: Now) {
+    fn move_to_standby(&mut self, open_flows: OpenFlows, outbox: &mut Outbox, now: Now) {
         let Some(new) = self.standby.take() else { return };
         if let Some(old) = self.active.take() {
-            // A prefix is lost before it is gained.
-            old.upsert(Role::Standby, &self.prefixes, outbox);
-            new.upsert(Role::Active, &self.prefixes, outbox);
-            let (from, to) = (old.public_key(), new.public_key());
-            outbox.push(match what {
-                Move::NewFlows => SiteCommand::KeepFlows { from, to },
-                Move::Everything => SiteCommand::TakeFlows { from },
+            outbox.push(SiteCommand::MovePackets {
+                from: old.peer(Role::Standby, &self.prefixes),
+                to: new.peer(Role::Active, &self.prefixes),
+                open_flows,
             });
             if old.is_draining {
                 old.tell(ClientMessage::Moved, outbox);
                 self.finish_leaving(outbox);
                 self.leaving = Some((now.instant + LONGEST_DRAIN, old));
-            } else if what == Move::NewFlows {
+            } else if open_flows == OpenFlows::Stay {
                 self.standby = Some(old);
             } else {
                 // Its channel may be as dead, only without having been told.

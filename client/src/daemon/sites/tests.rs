@@ -103,9 +103,8 @@ impl Fixture {
         let start = |command| match command {
             SiteCommand::StartSession { attempt, connector } => Some((attempt, connector.id)),
             SiteCommand::StopSession { .. }
-            | SiteCommand::UpsertPeer { .. }
-            | SiteCommand::KeepFlows { .. }
-            | SiteCommand::TakeFlows { .. }
+            | SiteCommand::UpsertPeer(_)
+            | SiteCommand::MovePackets { .. }
             | SiteCommand::Tell { .. }
             | SiteCommand::OpenCarrier { .. }
             | SiteCommand::ProbeCarrier { .. }
@@ -215,9 +214,7 @@ fn a_connector_that_dies_is_left_once_the_standby_has_answered() {
 
     assert_eq!(fixture.active(), connector(2).id);
     let commands = fixture.commands();
-    let upserts = commands.iter().filter(|it| matches!(it, SiteCommand::UpsertPeer { .. }));
-    let expected = [upserted(1, &[]), upserted(2, &["10.9.0.0/24"])];
-    assert!(upserts.eq(&expected), "{commands:?}");
+    assert!(commands.contains(&moved(1, 2, OpenFlows::Follow)), "{commands:?}");
     let removed = SiteCommand::RemovePeer { public_key: keys[0] };
     assert!(commands.contains(&removed), "{commands:?}");
     assert_eq!(fixture.sites.progress().established, 1);
@@ -278,9 +275,8 @@ fn new_flows_go_to_a_standby_that_stays_much_nearer() {
         }
         moves.extend(fixture.commands());
     }
-    let [from, to] = [1, 2].map(|number| connector(number).wireguard_public_key);
     assert_eq!(fixture.active(), connector(2).id);
-    assert!(moves.contains(&SiteCommand::KeepFlows { from, to }), "{moves:?}");
+    assert!(moves.contains(&moved(1, 2, OpenFlows::Stay)), "{moves:?}");
     assert_eq!(
         fixture.sites.views().next().unwrap().standby.unwrap().connector.id,
         connector(1).id
@@ -288,7 +284,16 @@ fn new_flows_go_to_a_standby_that_stays_much_nearer() {
 }
 
 fn upserted(number: u8, prefixes: &[&str]) -> SiteCommand {
-    SiteCommand::UpsertPeer {
+    SiteCommand::UpsertPeer(Box::new(peer(number, prefixes)))
+}
+
+fn moved(from: u8, to: u8, open_flows: OpenFlows) -> SiteCommand {
+    let (from, to) = (peer(from, &[]), peer(to, &["10.9.0.0/24"]));
+    SiteCommand::MovePackets { from: Box::new(from), to: Box::new(to), open_flows }
+}
+
+fn peer(number: u8, prefixes: &[&str]) -> UpsertedPeer {
+    UpsertedPeer {
         public_key: connector(number).wireguard_public_key,
         endpoint: Some("192.0.2.1:443".parse().unwrap()),
         preshared_key: None,
@@ -375,14 +380,11 @@ fn a_refused_session_loses_its_peer() {
 #[test]
 fn a_draining_connector_keeps_its_flows_until_it_has_ended() {
     let (mut fixture, draining, _standby) = Fixture::with_standby();
-    let [from, to] = [1, 2].map(|number| connector(number).wireguard_public_key);
     fixture.sites.handle_draining(draining, fixture.now);
     assert_eq!(
-        fixture.commands()[..4],
+        fixture.commands()[..2],
         [
-            upserted(1, &[]),
-            upserted(2, &["10.9.0.0/24"]),
-            SiteCommand::KeepFlows { from, to },
+            moved(1, 2, OpenFlows::Stay),
             SiteCommand::Tell { attempt: draining, message: ClientMessage::Moved },
         ]
     );
@@ -390,7 +392,8 @@ fn a_draining_connector_keeps_its_flows_until_it_has_ended() {
 
     let end = SessionEnd::Lost("the connector closed the channel".to_owned());
     fixture.sites.handle_ended(draining, end, fixture.now);
-    let removed = SiteCommand::RemovePeer { public_key: from };
+    let public_key = connector(1).wireguard_public_key;
+    let removed = SiteCommand::RemovePeer { public_key };
     assert!(fixture.commands().contains(&removed));
     // It may come back, and stand by then.
     fixture.wait(Duration::from_secs(1));
@@ -512,13 +515,12 @@ fn a_prefix_that_moves_between_sites_is_lost_before_it_is_gained() {
         .commands()
         .into_iter()
         .filter_map(|command| match command {
-            SiteCommand::UpsertPeer { public_key, prefixes, .. } => {
-                Some((public_key, prefixes.contains(&prefix)))
+            SiteCommand::UpsertPeer(peer) => {
+                Some((peer.public_key, peer.prefixes.contains(&prefix)))
             }
             SiteCommand::StartSession { .. }
             | SiteCommand::StopSession { .. }
-            | SiteCommand::KeepFlows { .. }
-            | SiteCommand::TakeFlows { .. }
+            | SiteCommand::MovePackets { .. }
             | SiteCommand::Tell { .. }
             | SiteCommand::OpenCarrier { .. }
             | SiteCommand::ProbeCarrier { .. }
@@ -623,29 +625,23 @@ impl World {
                     assert!(self.attempts.contains(&attempt), "stopped what was not there");
                     self.attempts.retain(|held| *held != attempt);
                 }
-                SiteCommand::UpsertPeer { public_key, prefixes, .. } => {
-                    let others = self.peers.iter().filter(|(key, _)| **key != public_key);
-                    for (_, held) in others {
+                SiteCommand::UpsertPeer(peer) => self.upsert(*peer),
+                SiteCommand::MovePackets { from, to, .. } => {
+                    for peer in [&from, &to] {
                         assert!(
-                            !prefixes.iter().any(|prefix| held.contains(prefix)),
-                            "a prefix has two owners"
+                            self.peers.contains_key(&peer.public_key),
+                            "moves packets of nobody"
                         );
                     }
-                    self.peers.insert(public_key, prefixes);
+                    self.upsert(*from);
+                    self.upsert(*to);
+                }
+                SiteCommand::Tell { attempt, .. } => {
+                    assert!(self.attempts.contains(&attempt), "told nobody");
                 }
                 SiteCommand::OpenCarrier { connector, .. } => {
                     let public_key = connector.wireguard_public_key;
                     assert!(self.peers.contains_key(&public_key), "opened a carrier to nobody");
-                }
-                SiteCommand::KeepFlows { from, to } => {
-                    assert!(self.peers.contains_key(&from), "keeps flows at nobody");
-                    assert!(self.peers.contains_key(&to), "moves flows to nobody");
-                }
-                SiteCommand::TakeFlows { from } => {
-                    assert!(self.peers.contains_key(&from), "takes flows from nobody");
-                }
-                SiteCommand::Tell { attempt, .. } => {
-                    assert!(self.attempts.contains(&attempt), "told nobody");
                 }
                 SiteCommand::ProbeCarrier { public_key, .. }
                 | SiteCommand::CloseCarrier { public_key, .. }
@@ -657,6 +653,15 @@ impl World {
                 }
             }
         }
+    }
+
+    fn upsert(&mut self, peer: UpsertedPeer) {
+        let others = self.peers.iter().filter(|(key, _)| **key != peer.public_key);
+        for (_, held) in others {
+            let has_other = peer.prefixes.iter().any(|prefix| held.contains(prefix));
+            assert!(!has_other, "a prefix has two owners");
+        }
+        self.peers.insert(peer.public_key, peer.prefixes);
     }
 
     fn end(&mut self, choice: usize) -> Option<AttemptId> {
