@@ -1,6 +1,7 @@
 //! The daemon's one loop: an event in, the pure machines turn, their commands go out to the leaves.
 
 mod calls;
+mod diagnosis;
 mod fetches;
 mod questions;
 mod tunnel;
@@ -18,7 +19,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{fetches::Fetches, questions::Questions, tunnel::OpenTunnel};
+use self::{diagnosis::Diagnosis, fetches::Fetches, questions::Questions, tunnel::OpenTunnel};
 use super::{
     backoff::Jitter,
     clock::Now,
@@ -78,6 +79,7 @@ pub(crate) struct EventLoop {
     router: Router,
     resolver: Resolver,
     questions: Questions,
+    diagnosis: Diagnosis,
     denials: Denials,
     jitter: Jitter,
     events: mpsc::Sender<Event>,
@@ -118,6 +120,7 @@ impl EventLoop {
             router,
             resolver: Resolver::default(),
             questions: Questions::default(),
+            diagnosis: Diagnosis::default(),
             denials: Denials::default(),
             jitter,
             events: events.0,

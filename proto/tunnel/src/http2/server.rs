@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use adit_proto::{Pin as KeyPin, SESSION_PATH};
+use adit_proto::{OBSERVED_ADDRESS_PATH, Pin as KeyPin, SESSION_PATH};
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream,
@@ -185,7 +185,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
             let handle = self.shared.hold_session();
             let channel = SessionChannel::new(sending, request.into_body(), handle);
             Incoming::Session(IncomingSession { remote, peer_pin, channel })
-        } else if request.method() == Method::CONNECT {
+        } else if request.method() == Method::CONNECT
+            || request.uri().path() == OBSERVED_ADDRESS_PATH
+        {
             let Ok(head) = request_head(&request) else {
                 respond.send_reset(Reason::PROTOCOL_ERROR);
                 return;
