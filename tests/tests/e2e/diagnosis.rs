@@ -62,7 +62,7 @@ fn a_ping_that_is_not_answered_says_why() {
     let scene = Scene::new("ping-denied");
     let plane = &scene.control_plane;
     let user = plane.create_user("ada");
-    let open = plane.create_resource(&scene.site, "open", &["10.9.0.0/24"], &["tcp/80"]);
+    let open = plane.create_resource(&scene.site, "open", &["10.9.0.0/24"], &[("tcp", &["80"])]);
     let silent = plane.create_resource(&scene.site, "silent", &["10.9.0.77/32"], &[]);
     plane.permit(&[&user], &[&open, &silent]);
     let client = scene.start_client(&scene.lab.laptop, &user);
