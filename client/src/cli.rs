@@ -3,6 +3,8 @@
 mod connection;
 mod enroll;
 mod explain;
+mod netcheck;
+mod ping;
 mod resources;
 mod set;
 mod status;
@@ -24,8 +26,8 @@ use crate::{
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; connected (`up`, `status --check`); allowed (`explain`)
-  1  refused; not connected; denied
+  0  done; connected (`up`, `status --check`); allowed (`explain`); answered (`ping`)
+  1  refused; not connected; denied; no answer
   2  wrong usage
   3  the daemon cannot be reached";
 
@@ -70,6 +72,11 @@ pub(crate) enum Ask {
     /// Says whether a connection would be let through, and why.
     #[command(after_help = EXIT_CODES)]
     Explain(explain::Arguments),
+    /// Sends echoes through the tunnel, and prints the path and how it changes.
+    #[command(after_help = EXIT_CODES)]
+    Ping(ping::Arguments),
+    /// Finds out what this network lets through, also while the tunnel is down.
+    Netcheck(netcheck::Arguments),
     /// Lists what you may reach.
     Resources(resources::Arguments),
 }
@@ -117,6 +124,8 @@ async fn dispatch(ask: Ask, socket: &Path) -> Result<Verdict, CliError> {
         Ask::Set(arguments) => set::run(arguments, socket).await,
         Ask::Status(arguments) => status::run(arguments, socket).await,
         Ask::Explain(arguments) => explain::run(arguments, socket).await,
+        Ask::Ping(arguments) => ping::run(arguments, socket).await,
+        Ask::Netcheck(arguments) => netcheck::run(arguments, socket).await,
         Ask::Resources(arguments) => resources::run(arguments, socket).await,
     }
 }

@@ -1,8 +1,10 @@
 //! What the command line and the daemon say to each other: one JSON object a line, each way.
 
+mod netcheck;
+mod ping;
+
 use std::net::{IpAddr, SocketAddr};
 
-use crate::carrier::{Carrier, CarrierChoice, SessionCarrier};
 use adit_proto::{
     ConnectorId, DeviceId, FlowTuple, PolicyId, Protocol, Reason, ResourceId, SiteId, Timestamp,
     Verdict, api::PortFilter,
@@ -10,6 +12,15 @@ use adit_proto::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
+
+pub(crate) use self::{
+    netcheck::{
+        AddressOnNetcheck, ConnectorOnNetcheck, ControlPlaneOnNetcheck, FamilyOnNetcheck, NatKind,
+        NatOnNetcheck, Netcheck, Passage, ProbeOnNetcheck, SiteOnNetcheck,
+    },
+    ping::{PathOnPing, Ping, PingOutcome},
+};
+use crate::carrier::{Carrier, CarrierChoice, SessionCarrier};
 
 /// Grows when a member of an answer changes its meaning or goes.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -59,6 +70,17 @@ pub(crate) enum Request {
         /// By which protocol.
         protocol: Protocol,
     },
+    /// What becomes of one echo through the tunnel.
+    Ping {
+        /// To which address.
+        destination: IpAddr,
+        /// Which of several.
+        sequence: u16,
+        /// How long to wait for it, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// What this network lets through.
+    Netcheck,
 }
 
 impl Request {
@@ -72,6 +94,8 @@ impl Request {
             Self::Status => false,
             Self::Resources => false,
             Self::Explain { .. } => false,
+            Self::Ping { .. } => false,
+            Self::Netcheck => false,
         }
     }
 }
@@ -121,6 +145,10 @@ pub(crate) enum Response {
     },
     /// Answers [`Request::Explain`].
     Explanation(Box<Explanation>),
+    /// Answers [`Request::Ping`].
+    Ping(Box<Ping>),
+    /// Answers [`Request::Netcheck`].
+    Netcheck(Box<Netcheck>),
     /// It was not done.
     Failure(Failure),
 }

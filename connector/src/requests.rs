@@ -7,6 +7,7 @@ mod arrived;
 mod authorized;
 mod counted;
 mod dial;
+mod observed_address;
 mod packets;
 mod streams;
 mod tcp;
@@ -64,6 +65,10 @@ impl RequestServer {
     }
 
     async fn serve(self, carrier: Carrier, request: IncomingRequest) {
+        if observed_address::is_asked_for(&request.head) {
+            observed_address::serve(request).await;
+            return;
+        }
         let asked = match ProxyRequest::try_from_head(&request.head) {
             Ok(asked) => asked,
             Err(error) => {

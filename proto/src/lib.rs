@@ -15,6 +15,8 @@
 //!    [`ConnectorMessage`].
 //! 4. *Carry.* Packets travel by WireGuard; the connector decides every flow by its bundle and
 //!    reports an [`AccessEvent`].
+//! 5. *Look around.* Whoever wonders about the network between asks a connector for the
+//!    [`ObservedAddress`] of the connection, with `GET /v1/observed-address`.
 //!
 //! Programs that are not Adit's reach a connector by standards: [`http3`] and [`masque`] read and
 //! write what those say.
@@ -31,6 +33,7 @@ mod event;
 mod id;
 mod join_token;
 mod key;
+mod observed_address;
 mod port;
 mod preshared_key;
 mod reason;
@@ -53,6 +56,7 @@ pub use id::{
 };
 pub use join_token::{JoinToken, JoinTokenError, JoinTokenKind};
 pub use key::{KeyError, OrganisationKey, Pin, WireguardPublicKey};
+pub use observed_address::{MAX_OBSERVED_ADDRESS_LEN, OBSERVED_ADDRESS_PATH, ObservedAddress};
 pub use port::{PortRange, PortRangeError, Protocol};
 pub use preshared_key::PresharedKey;
 pub use reason::Reason;

@@ -12,6 +12,8 @@ mod bad_input;
 mod carriers;
 #[path = "e2e/connectors.rs"]
 mod connectors;
+#[path = "e2e/diagnosis.rs"]
+mod diagnosis;
 #[path = "e2e/durability.rs"]
 mod durability;
 #[path = "e2e/floods.rs"]

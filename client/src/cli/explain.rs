@@ -109,7 +109,7 @@ pub(super) async fn run(arguments: Arguments, socket: &Path) -> Result<Verdict, 
     Ok(if explanation.allowed { Verdict::Yes } else { Verdict::No })
 }
 
-async fn resolve(host: &str) -> anyhow::Result<Vec<IpAddr>> {
+pub(super) async fn resolve(host: &str) -> anyhow::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

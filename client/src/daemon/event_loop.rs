@@ -1,6 +1,7 @@
 //! The daemon's one loop: an event in, the pure machines turn, their commands go out to the leaves.
 
 mod calls;
+mod diagnosis;
 mod fetches;
 mod memory;
 mod questions;
@@ -19,7 +20,10 @@ use tokio::{
     time::sleep_until,
 };
 
-use self::{fetches::Fetches, memory::Memory, questions::Questions, tunnel::OpenTunnel};
+use self::{
+    diagnosis::Diagnosis, fetches::Fetches, memory::Memory, questions::Questions,
+    tunnel::OpenTunnel,
+};
 use super::{
     backoff::Jitter,
     clock::Now,
@@ -79,6 +83,7 @@ pub(crate) struct EventLoop {
     router: Router,
     resolver: Resolver,
     questions: Questions,
+    diagnosis: Diagnosis,
     denials: Denials,
     memory: Memory,
     jitter: Jitter,
@@ -121,6 +126,7 @@ impl EventLoop {
             router,
             resolver: Resolver::default(),
             questions: Questions::default(),
+            diagnosis: Diagnosis::default(),
             denials: Denials::default(),
             memory,
             jitter,

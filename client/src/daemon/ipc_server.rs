@@ -233,7 +233,9 @@ async fn answer(
         | Request::SetCarrier { .. }
         | Request::Status
         | Request::Resources
-        | Request::Explain { .. } => None,
+        | Request::Explain { .. }
+        | Request::Ping { .. }
+        | Request::Netcheck => None,
     };
     let waits_for_down = request == Request::Down;
     let (reply, answer) = oneshot::channel();

@@ -21,6 +21,11 @@ impl Refusal {
         Self::proxy(status, "http_request_error", &error.to_string())
     }
 
+    /// What is there is asked for otherwise (RFC 9110 §15.5.6).
+    pub(super) fn method(allowed: &str) -> Self {
+        Self { status: 405, fields: vec![Field::new("allow", allowed)] }
+    }
+
     /// Packets are carried to wherever policy lets them, not to a part that the client chooses.
     pub(super) fn scoped() -> Self {
         let details = "only requests for any target and any protocol are served";

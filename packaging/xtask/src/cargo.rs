@@ -88,6 +88,8 @@ const BY_NO_CARRIER: &[&str] = &[
     "api_conformance::",
     "bad_input::",
     "carriers::",
+    "diagnosis::a_check",
+    "diagnosis::a_ping_shows",
     "durability::",
     "floods::",
     "harness::",

@@ -142,7 +142,7 @@ fn client_by(scene: &Scene, carrier: &str) -> Client {
 }
 
 /// Lets nothing of UDP through between client and connector.
-fn block_udp(scene: &Scene) {
+pub(crate) fn block_udp(scene: &Scene) {
     scene.lab.inet.sh("nft 'add table inet no_udp
          add chain inet no_udp forward { type filter hook forward priority 0; }
          add rule inet no_udp forward meta l4proto udp drop'");

@@ -45,6 +45,11 @@ impl EventLoop {
             Request::Explain { destination, port, protocol } => {
                 self.explain(Destination { address: destination, port, protocol }, reply, now);
             }
+            Request::Ping { destination, sequence, timeout_ms } => {
+                let patience = Duration::from_millis(timeout_ms);
+                self.ping(destination, sequence, patience, reply);
+            }
+            Request::Netcheck => self.netcheck(reply),
         }
     }
 
@@ -266,16 +271,7 @@ impl EventLoop {
         &self,
         destination: &Destination,
     ) -> Result<(Explanation, Option<SiteView<'_>>), Failure> {
-        if self.enrolled.is_none() {
-            return Err(obstacle::not_enrolled());
-        }
-        let is_up = match self.machine.name() {
-            StateName::Connected | StateName::Connecting => true,
-            StateName::Disconnected | StateName::Disconnecting | StateName::Error => false,
-        };
-        let config = self.material.config().filter(|_| is_up).ok_or_else(|| {
-            Failure::new(FailureCode::NotConnected, "the tunnel is down", "adit up")
-        })?;
+        let config = self.check_is_up()?;
         let mut map: ResourceMap<ResourceId> = ResourceMap::new();
         let mut resources: Vec<_> = config.resources.iter().collect();
         resources.sort_by_key(|resource| resource.id);
@@ -306,14 +302,14 @@ impl EventLoop {
     }
 
     /// Our address inside the tunnel that speaks to this one.
-    fn source_toward(&self, address: IpAddr) -> Option<IpAddr> {
+    pub(super) fn source_toward(&self, address: IpAddr) -> Option<IpAddr> {
         let config = self.material.config()?;
         let same_family = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4();
         config.addresses.iter().find(same_family).or(config.addresses.first()).copied()
     }
 }
 
-fn answer(reply: oneshot::Sender<Response>, response: Result<Response, Failure>) {
+pub(super) fn answer(reply: oneshot::Sender<Response>, response: Result<Response, Failure>) {
     // Who asked may be gone.
     let _ = reply.send(response.unwrap_or_else(Response::Failure));
 }

@@ -13,7 +13,7 @@ use crate::{
         sites::{SiteView, connector_of},
     },
     ipc::{
-        ControlPlaneOnStatus, DenialOnStatus, DeviceOnStatus, Failure, FailureCode,
+        ControlPlaneOnStatus, DenialOnStatus, DeviceOnStatus, Failure, FailureCode, PathOnPing,
         ResourceOnStatus, SessionOnStatus, StandbyOnStatus, StateName, Status,
     },
 };
@@ -162,6 +162,20 @@ impl EventLoop {
     fn resource_name(&self, id: ResourceId) -> Option<String> {
         let resources = &self.material.config()?.resources;
         resources.iter().find(|resource| resource.id == id).map(|resource| resource.name.clone())
+    }
+}
+
+/// How packets to a site go.
+pub(super) fn path_view(view: &SiteView<'_>) -> PathOnPing {
+    let (connector_id, connector_name) = connector_of(view).unzip();
+    PathOnPing {
+        site_id: view.id,
+        site_name: view.name.to_owned(),
+        connector_id,
+        connector_name,
+        endpoint: view.endpoint,
+        carrier: view.carrier,
+        connector_round_trip_ms: view.round_trip.map(millis),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use adit_proto::Pin as KeyPin;
+use adit_proto::{OBSERVED_ADDRESS_PATH, Pin as KeyPin};
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream,
@@ -185,7 +185,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         }
         let handle = if is_session {
             self.shared.hold_session()
-        } else if head.method == "CONNECT" {
+        } else if head.method == "CONNECT" || head.path.as_deref() == Some(OBSERVED_ADDRESS_PATH) {
             self.shared.hold()
         } else {
             // A stream that was reset needs no answer.
