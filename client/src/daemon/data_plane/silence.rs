@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 /// How long nothing may come, after something came or was sent, before it is asked for.
-const SUSPICION: Duration = Duration::from_millis(500);
+pub(super) const SUSPICION: Duration = Duration::from_millis(500);
+
+/// The same, when another connector could take over.
+pub(super) const SUSPICION_WITH_STANDBY: Duration = Duration::from_millis(250);
 
 /// How long a probe may take: longer than the round trip by a satellite.
 const PATIENCE: Duration = Duration::from_millis(750);
@@ -54,7 +57,8 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    pub(super) fn look(&mut self, traffic: Traffic, now: Instant) -> Finding {
+    /// Probes what was not heard of for as long as `suspicion`.
+    pub(super) fn look(&mut self, traffic: Traffic, suspicion: Duration, now: Instant) -> Finding {
         let before = std::mem::replace(&mut self.before, traffic);
         if traffic.heard != before.heard || traffic.last_sign != before.last_sign {
             let was_asked = self.probed.take().is_some();
@@ -79,7 +83,7 @@ impl Silence {
                 *self = Self { before: traffic, ..Self::default() };
                 Finding::Silent
             }
-            (Some(since), None) if now >= since + SUSPICION => {
+            (Some(since), None) if now >= since + suspicion => {
                 self.probed = Some(now);
                 self.asked = Some(now);
                 Finding::Probe
@@ -119,6 +123,10 @@ impl Silence {
 mod tests {
     use super::*;
 
+    fn look(silence: &mut Silence, traffic: Traffic, now: Instant) -> Finding {
+        silence.look(traffic, SUSPICION, now)
+    }
+
     fn sent(sent: u64) -> Traffic {
         Traffic { sent, ..Traffic::default() }
     }
@@ -129,7 +137,7 @@ mod tests {
         let mut findings = Vec::new();
         for tick in 0..=6_u32 {
             let now = start + tick * Duration::from_millis(250);
-            findings.push(silence.look(sent(tick.into()), now));
+            findings.push(look(&mut silence, sent(tick.into()), now));
         }
         assert_eq!(findings.iter().filter(|it| **it == Finding::Probe).count(), 1);
         assert_eq!(findings.last(), Some(&Finding::Silent), "{findings:?}");
@@ -140,7 +148,7 @@ mod tests {
         let (mut silence, start) = (Silence::default(), Instant::now());
         for tick in 0..100 {
             let now = start + tick * Duration::from_millis(250);
-            assert_eq!(silence.look(sent(0), now), Finding::Well);
+            assert_eq!(look(&mut silence, sent(0), now), Finding::Well);
         }
     }
 
@@ -151,7 +159,7 @@ mod tests {
         for tick in 0..=7_u32 {
             let now = start + tick * Duration::from_millis(250);
             let heard = u64::from(tick.min(2));
-            findings.push(silence.look(Traffic { heard, ..Traffic::default() }, now));
+            findings.push(look(&mut silence, Traffic { heard, ..Traffic::default() }, now));
         }
         assert_eq!(findings.last(), Some(&Finding::Silent), "{findings:?}");
     }
@@ -164,12 +172,16 @@ mod tests {
         assert!(silence.handle_asked(before, start));
         assert!(!silence.handle_asked(before, start), "it was asked a moment ago");
         assert!(silence.is_waiting());
-        assert_eq!(silence.look(before, start), Finding::Well, "what came before is no answer");
+        assert_eq!(
+            look(&mut silence, before, start),
+            Finding::Well,
+            "what came before is no answer"
+        );
         let heard = Traffic { heard: 2, ..Traffic::default() };
-        assert_eq!(silence.look(heard, start), Finding::Answered);
-        assert_eq!(silence.look(heard, later), Finding::Well);
+        assert_eq!(look(&mut silence, heard, start), Finding::Answered);
+        assert_eq!(look(&mut silence, heard, later), Finding::Well);
         assert!(silence.handle_asked(heard, later));
-        assert_eq!(silence.look(heard, later + PATIENCE), Finding::Silent);
+        assert_eq!(look(&mut silence, heard, later + PATIENCE), Finding::Silent);
     }
 
     #[test]
@@ -178,14 +190,14 @@ mod tests {
         let (mut silence, tick) = (Silence::default(), Duration::from_millis(250));
         silence.handle_asked(Traffic::default(), start);
         let answered = Traffic { heard: 1, ..Traffic::default() };
-        assert_eq!(silence.look(answered, start), Finding::Answered);
+        assert_eq!(look(&mut silence, answered, start), Finding::Answered);
         // A pause, and then a question that is answered by itself.
-        assert_eq!(silence.look(answered, start + tick), Finding::Well);
+        assert_eq!(look(&mut silence, answered, start + tick), Finding::Well);
         let again = Traffic { sent: 1, heard: 2, ..Traffic::default() };
-        assert_eq!(silence.look(again, start + tick * 2), Finding::Well);
+        assert_eq!(look(&mut silence, again, start + tick * 2), Finding::Well);
         // The next one is not.
         let unanswered = Traffic { sent: 2, ..again };
-        let findings = [3, 4, 5].map(|ticks| silence.look(unanswered, start + tick * ticks));
+        let findings = [3, 4, 5].map(|ticks| look(&mut silence, unanswered, start + tick * ticks));
         assert_eq!(findings.last(), Some(&Finding::Probe), "{findings:?}");
     }
 
@@ -197,7 +209,7 @@ mod tests {
         for tick in 0..40_u32 {
             let now = start + tick * Duration::from_millis(250);
             let traffic = Traffic { sent: tick.into(), heard: 0, last_sign };
-            match silence.look(traffic, now) {
+            match look(&mut silence, traffic, now) {
                 Finding::Well | Finding::Answered => {}
                 Finding::Probe => {
                     probes += 1;

@@ -23,7 +23,7 @@ use super::{
     Command, DataPlaneEvent,
     kept_flows::KeptFlows,
     last_segments::LastSegments,
-    silence::{Finding, Silence, Traffic},
+    silence::{Finding, SUSPICION, SUSPICION_WITH_STANDBY, Silence, Traffic},
 };
 use crate::{
     carrier::Carrier,
@@ -209,6 +209,7 @@ impl Worker {
         for peer in &peers {
             self.silences.entry((*peer, self.carrier_of(*peer))).or_default();
         }
+        let suspicion = if self.has_several { SUSPICION_WITH_STANDBY } else { SUSPICION };
         let looked_at: Vec<(PeerId, Carrier)> = self.silences.keys().copied().collect();
         for (peer, carrier) in looked_at {
             let Some(status) = self.tunnel.status(peer) else { continue };
@@ -220,7 +221,7 @@ impl Worker {
             let Some(traffic) = self.traffic_of(peer, carrier) else { continue };
             let public_key = status.public_key;
             let silence = self.silences.entry((peer, carrier)).or_default();
-            let event = match silence.look(traffic, now) {
+            let event = match silence.look(traffic, suspicion, now) {
                 Finding::Well => continue,
                 Finding::Probe => {
                     self.ask(peer, carrier, now);
