@@ -9,7 +9,7 @@ use super::{
     target::{Asked, Tried},
 };
 use crate::{
-    carrier::{Carrier, CarrierChoice},
+    carrier::{Carrier, CarrierChoice, SessionCarrier},
     ipc::{
         AddressOnNetcheck, ConnectorOnNetcheck, ControlPlaneOnNetcheck, FamilyOnNetcheck,
         NatOnNetcheck, Netcheck, Passage, ProbeOnNetcheck, SiteOnNetcheck,
@@ -139,15 +139,23 @@ fn site_view(site: FoundSite, choice: CarrierChoice) -> SiteOnNetcheck {
     SiteOnNetcheck { id: site.id, name: site.name, connectors: connectors.collect() }
 }
 
-/// The best that would work. Sessions are opened by TCP, whatever carries packets.
+/// The best that would work, where a session can be opened, too.
 fn carrier(addresses: &[Tried], choice: CarrierChoice) -> Option<Carrier> {
-    let with_session = || addresses.iter().filter(|tried| tried.tcp.is_ok());
+    let with_session = || addresses.iter().filter(|tried| has_session(tried, choice));
     Carrier::ALL.into_iter().filter(|carrier| choice.allows(*carrier)).find(|carrier| {
         with_session().any(|tried| match carrier {
             Carrier::Wireguard => tried.udp.is_ok(),
             Carrier::Quic => tried.quic.is_ok(),
-            Carrier::Http2 => true,
+            Carrier::Http2 => tried.tcp.is_ok(),
         })
+    })
+}
+
+/// Whether a session can be opened there: by TCP or by QUIC.
+fn has_session(tried: &Tried, choice: CarrierChoice) -> bool {
+    choice.of_sessions(None).iter().any(|carrier| match carrier {
+        SessionCarrier::Http2 => tried.tcp.is_ok(),
+        SessionCarrier::Quic => tried.quic.is_ok(),
     })
 }
 
@@ -182,7 +190,8 @@ fn next(
     use Passage::{Blocked, Passes, Untested};
 
     let is_lost = match choice.only() {
-        None | Some(Carrier::Http2) => false,
+        None => false,
+        Some(Carrier::Http2) => tcp == Blocked,
         Some(Carrier::Wireguard) => udp == Blocked,
         Some(Carrier::Quic) => quic == Blocked,
     };
@@ -195,12 +204,15 @@ fn next(
             "No connector can be reached: check this network; if others cannot either, tell an \
              administrator",
         ),
-        (_, _, Blocked) => next.push(
-            "TCP to the connectors is blocked, and sessions are opened by it: use another network, \
-             or ask whoever runs this one to let their ports through",
-        ),
-        (_, _, Passes) if is_lost => {
+        _ if is_lost => {
             next.push("The only carrier that is allowed is blocked here: adit set carrier auto")
+        }
+        (Passes, Blocked, Blocked) => next.push(
+            "TCP and QUIC are blocked, and sessions go by one of both: use another network, or ask \
+             whoever runs this one to let the connectors' ports through",
+        ),
+        (_, _, Blocked) => {
+            next.push("TCP is blocked here; sessions go by QUIC, packets by WireGuard or QUIC");
         }
         (Blocked, _, Passes) => next.push("UDP is blocked here; packets go by HTTP/2"),
         (Passes, Blocked, Passes) => next.push(
@@ -290,8 +302,15 @@ mod tests {
     }
 
     #[test]
-    fn without_tcp_there_is_no_session() {
+    fn without_tcp_sessions_go_by_quic() {
         let report = report_of(vec![tried(true, true, false)], CarrierChoice::Auto);
+        assert_eq!(carrier_of(&report), Some(Carrier::Wireguard));
+        assert!(report.next[0].starts_with("TCP is blocked"), "{:?}", report.next);
+    }
+
+    #[test]
+    fn without_tcp_and_quic_there_is_no_session() {
+        let report = report_of(vec![tried(true, false, false)], CarrierChoice::Auto);
         assert_eq!(carrier_of(&report), None);
         assert!(report.next[0].contains("sessions"), "{:?}", report.next);
     }
