@@ -128,7 +128,13 @@ impl Worker {
     /// acknowledge.
     pub(super) fn send_again(&mut self, peer: PeerId, now: Now) {
         for packet in self.repeats.take(peer, now.monotonic) {
-            self.send_to(peer, &packet, now);
+            let Ok(parsed) = Packet::try_parse(&packet) else { continue };
+            // Its flow may have been cut since, or has to be decided anew.
+            let volume = Volume::of(&parsed);
+            match self.forwarder.handle_service_packet(&parsed, volume, now) {
+                Service::Send(to) | Service::SendAgain(to) => self.send_to(to, &packet, now),
+                Service::Orphan | Service::Drop => {}
+            }
         }
     }
 }
