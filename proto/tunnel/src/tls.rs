@@ -3,6 +3,8 @@
 //! There is no certificate authority: a certificate only carries a key. Its names, dates and
 //! issuer decide nothing; the pin does, and the handshake's signature proves possession of the key.
 
+mod cipher_suites;
+
 use std::{error::Error, fmt, io, sync::Arc};
 
 use adit_proto::Pin;
@@ -94,10 +96,11 @@ pub fn is_pin_mismatch(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The one implementation of cryptography in TLS, whatever the process's default, with the hybrid
-/// key exchange before the classical ones that others may need.
+/// The cryptography of TLS, whatever the process's default, with the hybrid key exchange before the
+/// classical ones that others may need.
 pub(crate) fn provider() -> CryptoProvider {
     CryptoProvider {
+        cipher_suites: cipher_suites::cipher_suites(),
         kx_groups: vec![
             kx_group::X25519MLKEM768,
             kx_group::X25519,
