@@ -1,81 +1,31 @@
 //! All connections of one socket.
 
+mod arrivals;
+mod turn;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
-    ops::AddAssign,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use adit_proto::{
-    Pin,
-    http3::{Http3Code, RequestHead},
-};
-use bytes::BytesMut;
-use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint as Quic, EndpointEvent, Incoming,
-    StreamId, VarInt,
-};
+use adit_proto::{Pin, http3::Http3Code};
+use quinn_proto::{ConnectionHandle, Endpoint as Quic, EndpointEvent};
 use tokio::sync::oneshot;
 
 use super::{
-    IncomingRequest, QuicConnection, QuicError, QuicResponder,
+    QuicConnection, QuicConnectionId, QuicCounters, QuicError, QuicEvent, QuicStreamId,
     answers::Answers,
     config,
-    connection::{CREDIT, Connection, Requested},
-    initial::Initial,
-    mailbox::{Command, Mailbox},
+    connection::{Connection, Requested},
+    mailbox::Mailbox,
     newcomers::Newcomers,
     packets::PacketLosses,
-    retry::{TokenKey, Unproven},
+    retry::TokenKey,
     strangers::Strangers,
 };
-use crate::{Datagram, Ecn, Endpoint, Frame, KeyPair, PeerId, SendOutcome, UdpSocket, Waker};
-
-/// Names a connection of one [`QuicEndpoint`]; never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QuicConnectionId {
-    pub(super) place: usize,
-    pub(super) serial: u64,
-}
-
-/// Names a request of one [`QuicEndpoint`]; never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QuicStreamId {
-    pub(super) connection: QuicConnectionId,
-    pub(super) stream: u64,
-}
-
-impl QuicStreamId {
-    /// The connection that it is of.
-    pub const fn connection(&self) -> QuicConnectionId {
-        self.connection
-    }
-
-    fn id(&self) -> StreamId {
-        VarInt::from_u64(self.stream).unwrap_or_default().into()
-    }
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum QuicEvent {
-    /// A client asks for something.
-    Request(Box<IncomingRequest>),
-    /// A peer whose packets are carried is at another address than before.
-    Roamed {
-        /// Which.
-        peer: PeerId,
-        /// Where it is.
-        remote: SocketAddr,
-    },
-    /// The packets of a peer are no longer carried by its request, which has ended.
-    Detached {
-        /// Whose.
-        peer: PeerId,
-    },
-}
+use crate::{Frame, KeyPair, PeerId, Waker};
 
 /// What a connection is used for, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,37 +36,6 @@ pub enum QuicUse {
     Requests,
     /// Packets of a peer, and perhaps other requests.
     Packets,
-}
-
-/// What was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QuicCounters {
-    /// Connections that there are.
-    pub connections: usize,
-    /// Requests to prove an address (RFC 9000 §8.1.2).
-    pub retries: u64,
-    /// Handshakes that were begun.
-    pub handshakes: u64,
-    /// Connections that were turned away.
-    pub refused: u64,
-    /// Datagrams that the network did not take.
-    pub unsent: u64,
-    /// Packets for which the congestion window had no room.
-    pub congestion: u64,
-    /// Packets that were longer than the path takes.
-    pub too_big: u64,
-}
-
-impl AddAssign for QuicCounters {
-    fn add_assign(&mut self, others: Self) {
-        self.connections += others.connections;
-        self.retries += others.retries;
-        self.handshakes += others.handshakes;
-        self.refused += others.refused;
-        self.unsent += others.unsent;
-        self.congestion += others.congestion;
-        self.too_big += others.too_big;
-    }
 }
 
 /// QUIC connections behind one socket, as a state machine.
@@ -157,9 +76,6 @@ pub struct QuicEndpoint {
     /// Of connections that have ended.
     losses: PacketLosses,
 }
-
-/// With so many newcomers and strangers, whoever comes has to prove its address first.
-const BUSY: usize = 64;
 
 /// Events that wait for their reader; it reads after each turn.
 const MAX_EVENTS: usize = 1024;
@@ -230,123 +146,6 @@ impl QuicEndpoint {
             Err(error) => {
                 // Whoever dialled may have gone.
                 let _ = dialled.send(Err(QuicError::Lost { reason: error.to_string() }));
-            }
-        }
-    }
-
-    /// Takes a datagram from the network. Whoever is returned has to be asked for a proof of its
-    /// address, for which a [`RetrySource`](crate::RetrySource) is there; that may be left undone.
-    #[must_use]
-    pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Instant) -> Option<Unproven> {
-        if self.tokens.is_some() && Initial::leads(datagram.bytes) {
-            return self.handle_initial(datagram, now);
-        }
-        if let Some(incoming) = self.handle(datagram.from, datagram.ecn, datagram.bytes, now) {
-            self.quic.ignore(incoming);
-        }
-        None
-    }
-
-    fn handle_initial(&mut self, datagram: &Datagram<'_>, now: Instant) -> Option<Unproven> {
-        let Datagram { from, ecn, bytes } = *datagram;
-        let initial = Initial::try_parse(bytes)?;
-        if self.newcomers.join(datagram, &initial.to) {
-            return None;
-        }
-        if self.strangers.expect_initial(from.remote()) {
-            match self.handle(from, ecn, bytes, now) {
-                None => return None,
-                // It begins another connection.
-                Some(incoming) => self.quic.ignore(incoming),
-            }
-        }
-        let is_busy = self.newcomers.len() + self.strangers.len() >= BUSY;
-        let is_proven =
-            self.tokens.as_ref().is_some_and(|tokens| tokens.is_of(initial.token, from.remote()));
-        if is_busy && !is_proven {
-            self.counters.retries += 1;
-            return Some(Unproven { from, to_id: initial.to, from_id: initial.from });
-        }
-        self.newcomers.push(datagram, initial.to, now);
-        None
-    }
-
-    /// Gives a datagram to its connection; one that begins another is returned.
-    fn handle(
-        &mut self,
-        from: Endpoint,
-        ecn: Ecn,
-        bytes: impl Into<BytesMut>,
-        now: Instant,
-    ) -> Option<Incoming> {
-        let bytes = bytes.into();
-        let len = bytes.len();
-        let ecn = EcnCodepoint::from_bits(ecn.bits());
-        let mut answer = Vec::new();
-        let event = self.quic.handle(now, from.remote(), from.local(), ecn, bytes, &mut answer);
-        match event? {
-            DatagramEvent::ConnectionEvent(handle, event) => {
-                if let Some(connection) = slot(&mut self.connections, handle.0) {
-                    connection.handle_datagram(event, len);
-                    self.mark(handle.0);
-                    if self.receiving.back() != Some(&handle.0) {
-                        self.receiving.push_back(handle.0);
-                    }
-                }
-            }
-            DatagramEvent::NewConnection(incoming) => return Some(incoming),
-            DatagramEvent::Response(_transmit) => self.answers.push(from, answer, now),
-        }
-        None
-    }
-
-    /// Whether somebody waits for [`Self::begin_handshake`].
-    pub const fn has_newcomers(&self) -> bool {
-        self.newcomers.len() > 0
-    }
-
-    /// Begins one handshake, which takes some 300 µs, and again as much when the client answers.
-    pub fn begin_handshake(&mut self, now: Instant) {
-        let Some(newcomer) = self.newcomers.pop(now) else { return };
-        let mut datagrams = newcomer.datagrams.into_iter();
-        let first = datagrams.next();
-        let len = first.as_ref().map_or(0, |(_ecn, bytes)| bytes.len());
-        if let Some((ecn, bytes)) = first
-            && let Some(incoming) = self.handle(newcomer.from, ecn, bytes, now)
-            && self.accept(incoming, len, now)
-        {
-            for (ecn, bytes) in datagrams {
-                if let Some(incoming) = self.handle(newcomer.from, ecn, bytes, now) {
-                    self.quic.ignore(incoming);
-                }
-            }
-        }
-    }
-
-    /// Accepts a connection whose first datagram has this length.
-    fn accept(&mut self, incoming: Incoming, len: usize, now: Instant) -> bool {
-        let credit = (!incoming.remote_address_validated()).then_some(CREDIT * len);
-        let from = Endpoint::new(incoming.remote_address(), incoming.local_ip());
-        let mut answer = Vec::new();
-        self.counters.handshakes += 1;
-        match self.quic.accept(incoming, now, &mut answer, None) {
-            Ok((handle, quic)) => {
-                let id = self.next_id(handle);
-                if let Some(evicted) = self.strangers.insert(id, from.remote(), now) {
-                    self.counters.refused += 1;
-                    self.forget(evicted, now);
-                }
-                let mut connection = Connection::new(id, quic, Arc::clone(&self.mailbox), None);
-                connection.credit = credit;
-                self.insert(connection);
-                true
-            }
-            Err(error) => {
-                tracing::debug!(peer = %from, error = %error.cause, "Turned a connection away");
-                if error.response.is_some() {
-                    self.answers.push(from, answer, now);
-                }
-                false
             }
         }
     }
@@ -543,146 +342,6 @@ impl QuicEndpoint {
         }
     }
 
-    /// Does what tasks have asked for, turns the connections and sends what they have.
-    pub fn flush(&mut self, udp: &mut UdpSocket, now: Instant) {
-        self.take_mail(now);
-        while let Some(place) = self.dirty.pop_front() {
-            self.turn(place, udp, now);
-        }
-        for (to, bytes) in self.answers.take() {
-            if udp.send(to, &bytes) != SendOutcome::Sent {
-                self.counters.unsent += 1;
-            }
-        }
-    }
-
-    fn take_mail(&mut self, now: Instant) {
-        let (commands, ready) = self.mailbox.take();
-        for command in commands {
-            match command {
-                Command::Respond { stream, head, pipe } => {
-                    if let Some(connection) = self.connection(stream.connection) {
-                        connection.respond(stream.id(), &head, pipe);
-                        self.turn_request(stream, now);
-                    }
-                }
-                Command::Reject { stream } => {
-                    if let Some(connection) = self.connection(stream.connection) {
-                        connection.abandon(stream.id(), Http3Code::RequestRejected);
-                        self.mark(stream.connection.place);
-                    }
-                }
-                Command::Request { connection: id, head, reply } => {
-                    self.request(id, &head, reply, now);
-                }
-                Command::Datagram { stream, payload } => {
-                    if let Some(connection) = self.connection(stream.connection) {
-                        connection.send_datagram(stream.id(), &payload);
-                        self.mark(stream.connection.place);
-                    }
-                }
-                Command::Admit { connection: id } => {
-                    if let Some(connection) = self.connection(id) {
-                        connection.admit();
-                        self.strangers.remove(id);
-                        self.mark(id.place);
-                    }
-                }
-                Command::Close { connection } => self.close(connection, now),
-            }
-        }
-        for stream in ready {
-            self.turn_request(stream, now);
-        }
-    }
-
-    fn request(
-        &mut self,
-        id: QuicConnectionId,
-        head: &RequestHead,
-        reply: super::mailbox::Reply,
-        now: Instant,
-    ) {
-        let Some(connection) = self.connection(id) else {
-            // Whoever asked may have gone.
-            let _ = reply.send(Err(QuicError::Closed));
-            return;
-        };
-        if let Some(stream) = connection.request(head, reply) {
-            self.turn_request(QuicStreamId { connection: id, stream: stream.into() }, now);
-        }
-    }
-
-    fn turn_request(&mut self, stream: QuicStreamId, now: Instant) {
-        let Self { connections, requested, scratch, .. } = self;
-        let Some(connection) = slot(connections, stream.connection.place) else { return };
-        if connection.id() != stream.connection {
-            return;
-        }
-        if let Err(error) = connection.turn_request(stream.id(), requested, scratch) {
-            connection.fail(&error, now);
-        }
-        self.mark(stream.connection.place);
-    }
-
-    fn turn(&mut self, place: usize, udp: &mut UdpSocket, now: Instant) {
-        let Self { connections, quic, requested, scratch, buffer, counters, .. } = self;
-        let Some(connection) = slot(connections, place) else { return };
-        connection.is_dirty = false;
-        let peer = connection.tunnel().map(|tunnel| tunnel.peer);
-        let remote = Endpoint::from(connection.quic().remote_address()).remote();
-        let remote_before = std::mem::replace(&mut connection.remote, remote);
-        if remote != remote_before {
-            connection.handle_roamed(now);
-        }
-        connection.turn(requested, scratch, now);
-
-        let mut has_drained = false;
-        while let Some(event) = connection.quic().poll_endpoint_events() {
-            has_drained |= event.is_drained();
-            if let Some(event) = quic.handle_event(ConnectionHandle(place), event) {
-                connection.handle_event(event);
-            }
-        }
-        if !has_drained {
-            send(connection, udp, buffer, counters, now);
-            // What was sent may have changed what is to be said to the endpoint.
-            while let Some(event) = connection.quic().poll_endpoint_events() {
-                has_drained |= event.is_drained();
-                if let Some(event) = quic.handle_event(ConnectionHandle(place), event) {
-                    connection.handle_event(event);
-                }
-            }
-        }
-        let (remote, carries) = (connection.quic().remote_address(), connection.tunnel().is_some());
-        let timeout = if has_drained { None } else { connection.quic().poll_timeout() };
-        if timeout != connection.timeout {
-            if let Some(before) = std::mem::replace(&mut connection.timeout, timeout) {
-                self.timeouts.remove(&(before, place));
-            }
-            if let Some(timeout) = timeout {
-                self.timeouts.insert((timeout, place));
-            }
-        }
-        if let Some(peer) = peer.filter(|_peer| !carries || has_drained) {
-            self.by_peer.remove(&peer);
-            self.tell(QuicEvent::Detached { peer });
-        } else if let Some(peer) = peer
-            && remote != remote_before
-        {
-            self.tell(QuicEvent::Roamed { peer, remote });
-        }
-        for Requested { head, peer_pin, stream } in std::mem::take(&mut self.requested) {
-            let mailbox = Arc::clone(&self.mailbox);
-            let responder = QuicResponder::new(stream, mailbox);
-            let request = IncomingRequest::over_quic(head, peer_pin, remote, responder);
-            self.tell(QuicEvent::Request(Box::new(request)));
-        }
-        if has_drained {
-            self.remove(place);
-        }
-    }
-
     fn tell(&mut self, event: QuicEvent) {
         // A request that is dropped is turned away.
         if self.events.len() < MAX_EVENTS {
@@ -742,33 +401,4 @@ impl QuicEndpoint {
 
 fn slot(connections: &mut [Option<Box<Connection>>], place: usize) -> Option<&mut Connection> {
     connections.get_mut(place)?.as_deref_mut()
-}
-
-/// Sends everything that a connection may send at this moment.
-fn send(
-    connection: &mut Connection,
-    udp: &mut UdpSocket,
-    buffer: &mut Vec<u8>,
-    counters: &mut QuicCounters,
-    now: Instant,
-) {
-    loop {
-        buffer.clear();
-        let max_segments = udp.max_segments(connection.quic().current_mtu().into());
-        let Some(transmit) = connection.quic().poll_transmit(now, max_segments, buffer) else {
-            return;
-        };
-        let to = Endpoint::new(transmit.destination, transmit.src_ip);
-        let ecn = transmit.ecn.map_or(Ecn::NotCapable, |ecn| Ecn::from_bits(ecn as u8));
-        let bytes = buffer.get(..transmit.size).unwrap_or_default();
-        let segment_len = transmit.segment_size.unwrap_or(transmit.size);
-        if !connection.spend_credit(transmit.size) {
-            // Sent again when the client has said more.
-            counters.unsent += 1;
-            continue;
-        }
-        if udp.send_segments(to, ecn, segment_len, bytes) != SendOutcome::Sent {
-            counters.unsent += 1;
-        }
-    }
 }

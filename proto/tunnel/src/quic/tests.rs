@@ -18,8 +18,9 @@ use tokio::{
 
 use super::*;
 use crate::{
-    Datagram, Ecn, Endpoint, HttpConnection, KeyPair, Offloads, PeerId, ReceiveBatch,
-    SessionChannel, SessionError, UdpSocket, Waiter, Waker, session_channel::session_head,
+    Datagram, Ecn, Endpoint, HttpConnection, IncomingRequest, KeyPair, Offloads, PeerId,
+    ReceiveBatch, SessionChannel, SessionError, UdpSocket, Waiter, Waker,
+    session_channel::session_head,
 };
 
 /// What a test asks of the thread of one end.
