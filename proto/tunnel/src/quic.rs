@@ -20,6 +20,7 @@ mod answers;
 mod config;
 mod congestion;
 mod connection;
+mod connections;
 mod counters;
 mod endpoint;
 mod event;

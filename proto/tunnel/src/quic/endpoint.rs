@@ -4,7 +4,7 @@ mod arrivals;
 mod turn;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use super::{
     answers::Answers,
     config,
     connection::{Connection, Requested},
+    connections::Connections,
     mailbox::Mailbox,
     newcomers::Newcomers,
     packets::PacketLosses,
@@ -53,19 +54,12 @@ pub struct QuicEndpoint {
     tokens: Option<TokenKey>,
     mtu: u16,
     mailbox: Arc<Mailbox>,
-    connections: Vec<Option<Box<Connection>>>,
-    count: usize,
+    connections: Connections,
     newcomers: Newcomers,
     strangers: Strangers,
-    serial: u64,
     by_peer: HashMap<PeerId, QuicConnectionId>,
     /// Whose requests are ended then, the first one first.
     leaving: VecDeque<(Instant, PeerId)>,
-    /// Have something to be done.
-    dirty: VecDeque<usize>,
-    /// May have packets.
-    receiving: VecDeque<usize>,
-    timeouts: BTreeSet<(Instant, usize)>,
     events: VecDeque<QuicEvent>,
     answers: Answers,
     requested: Vec<Requested>,
@@ -73,8 +67,6 @@ pub struct QuicEndpoint {
     buffer: Vec<u8>,
     scratch: Box<[u8]>,
     counters: QuicCounters,
-    /// Of connections that have ended.
-    losses: PacketLosses,
 }
 
 /// Events that wait for their reader; it reads after each turn.
@@ -107,23 +99,17 @@ impl QuicEndpoint {
             tokens: None,
             mtu,
             mailbox: Mailbox::new(waker),
-            connections: Vec::new(),
-            count: 0,
+            connections: Connections::default(),
             newcomers: Newcomers::default(),
             strangers: Strangers::default(),
-            serial: 0,
             by_peer: HashMap::new(),
             leaving: VecDeque::new(),
-            dirty: VecDeque::new(),
-            receiving: VecDeque::new(),
-            timeouts: BTreeSet::new(),
             events: VecDeque::new(),
             answers: Answers::default(),
             requested: Vec::new(),
             buffer: Vec::new(),
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
             counters: QuicCounters::default(),
-            losses: PacketLosses::default(),
         }
     }
 
@@ -139,9 +125,9 @@ impl QuicEndpoint {
         let config = config::client(&self.identity, pin, self.mtu);
         match self.quic.connect(now, config, to, &to.ip().to_string()) {
             Ok((handle, quic)) => {
-                let id = self.next_id(handle);
+                let id = self.connections.next_id(handle.0);
                 let mailbox = Arc::clone(&self.mailbox);
-                self.insert(Connection::new(id, quic, mailbox, Some(dialled)));
+                self.connections.insert(Connection::new(id, quic, mailbox, Some(dialled)));
             }
             Err(error) => {
                 // Whoever dialled may have gone.
@@ -157,7 +143,7 @@ impl QuicEndpoint {
         // Whoever was to leave has come back.
         self.leaving.retain(|(_until, leaving)| *leaving != peer);
         let place = stream.connection.place;
-        let Some(connection) = self.connection(stream.connection) else { return false };
+        let Some(connection) = self.connections.find(stream.connection) else { return false };
         let before = connection.tunnel().map(|tunnel| tunnel.peer);
         let is_attached = connection.attach(stream.id(), peer, now);
         if is_attached {
@@ -166,7 +152,7 @@ impl QuicEndpoint {
             }
             self.by_peer.insert(peer, stream.connection);
             self.strangers.remove(stream.connection);
-            self.mark(place);
+            self.connections.mark(place);
         }
         is_attached
     }
@@ -174,11 +160,11 @@ impl QuicEndpoint {
     /// Ends the request that carries packets of a peer.
     pub fn detach(&mut self, peer: PeerId) {
         let Some(id) = self.by_peer.remove(&peer) else { return };
-        if let Some(connection) = self.connection(id) {
+        if let Some(connection) = self.connections.find(id) {
             if let Some(stream) = connection.tunnel().map(|tunnel| tunnel.stream) {
                 connection.abandon(stream, Http3Code::RequestCancelled);
             }
-            self.mark(id.place);
+            self.connections.mark(id.place);
         }
     }
 
@@ -190,7 +176,7 @@ impl QuicEndpoint {
 
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
         let until = now + HEARD_OUT;
-        if let Some(connection) = self.connection(id) {
+        if let Some(connection) = self.connections.find(id) {
             connection.leave(until);
             self.leaving.push_back((until, peer));
         }
@@ -198,7 +184,7 @@ impl QuicEndpoint {
 
     /// What a connection is used for; none: there is no such connection.
     pub fn use_of(&mut self, id: QuicConnectionId) -> Option<QuicUse> {
-        let connection = self.connection(id)?;
+        let connection = self.connections.find(id)?;
         Some(match connection.tunnel() {
             Some(_tunnel) => QuicUse::Packets,
             None if connection.has_requests() => QuicUse::Requests,
@@ -208,9 +194,9 @@ impl QuicEndpoint {
 
     /// Closes a connection.
     pub fn close(&mut self, id: QuicConnectionId, now: Instant) {
-        if let Some(connection) = self.connection(id) {
+        if let Some(connection) = self.connections.find(id) {
             connection.close(now);
-            self.mark(id.place);
+            self.connections.mark(id.place);
         }
     }
 
@@ -222,58 +208,41 @@ impl QuicEndpoint {
     /// Where a peer whose packets are carried is.
     pub fn remote_of(&mut self, peer: PeerId) -> Option<SocketAddr> {
         let id = *self.by_peer.get(&peer)?;
-        self.connection(id).map(|connection| connection.remote)
+        self.connections.find(id).map(|connection| connection.remote)
     }
 
     /// Whether a frame for a peer is too long for its path, and then what to tell its sender.
     pub fn refused_mtu(&mut self, peer: PeerId, frame: &Frame<'_>, now: Instant) -> Option<u16> {
         let id = *self.by_peer.get(&peer)?;
-        self.connection(id)?.refused_mtu(frame, now)
+        self.connections.find(id)?.refused_mtu(frame, now)
     }
 
     /// Sends all packets that a frame stands for to a peer.
     pub fn send_frame(&mut self, peer: PeerId, frame: Frame<'_>, now: Instant) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
-        if let Some(connection) = self.connection(id) {
+        if let Some(connection) = self.connections.find(id) {
             connection.send_frame(frame, now);
-            self.mark(id.place);
+            self.connections.mark(id.place);
         }
     }
 
     /// Sends one packet to a peer.
     pub fn send_packet(&mut self, peer: PeerId, packet: &[u8]) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
-        if let Some(connection) = self.connection(id) {
+        if let Some(connection) = self.connections.find(id) {
             connection.send_packet(packet);
-            self.mark(id.place);
+            self.connections.mark(id.place);
         }
     }
 
     /// The next packet, copied to the start of `slot`: from whom, and its length.
     pub fn poll_packet(&mut self, slot: &mut [u8], now: Instant) -> Option<(PeerId, usize)> {
-        while let Some(place) = self.receiving.front().copied() {
-            if let Some(connection) = self::slot(&mut self.connections, place)
-                && let Some(packet) = connection.poll_packet(slot, now)
-            {
-                return Some(packet);
-            }
-            self.receiving.pop_front();
-        }
-        None
+        self.connections.poll_packet(slot, now)
     }
 
     /// Does what has become due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some((at, place)) = self.timeouts.first().copied()
-            && at <= now
-        {
-            self.timeouts.pop_first();
-            if let Some(connection) = slot(&mut self.connections, place) {
-                connection.timeout = None;
-                connection.quic().handle_timeout(now);
-                self.mark(place);
-            }
-        }
+        self.connections.handle_timeout(now);
         while let Some((until, peer)) = self.leaving.front().copied()
             && until <= now
         {
@@ -282,7 +251,7 @@ impl QuicEndpoint {
             self.tell(QuicEvent::Detached { peer });
         }
         while let Some(late) = self.strangers.pop_late(now) {
-            let Some(connection) = self.connection(late) else { continue };
+            let Some(connection) = self.connections.find(late) else { continue };
             if connection.quic().is_handshaking() {
                 // quinn's last word would go beyond three times what a false address has sent.
                 self.forget(late, now);
@@ -294,7 +263,7 @@ impl QuicEndpoint {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timeout = self.timeouts.first().map(|(at, _place)| *at);
+        let timeout = self.connections.poll_timeout();
         let stranger = self.strangers.poll_timeout();
         let leaving = self.leaving.front().map(|(until, _peer)| *until);
         timeout.into_iter().chain(stranger).chain(leaving).min()
@@ -307,37 +276,34 @@ impl QuicEndpoint {
 
     /// What was counted so far.
     pub fn counters(&self) -> QuicCounters {
-        let live = self.connections.iter().flatten().map(|connection| connection.losses());
-        let all = live.chain([self.losses]);
-        let (congestion, too_big) = all.fold((0, 0), |(congestion, too_big), losses| {
-            (congestion + losses.congestion, too_big + losses.too_big)
-        });
+        let PacketLosses { congestion, too_big } = self.connections.losses();
+        let connections = self.connections.len();
         let refused = self.counters.refused + self.newcomers.dropped();
-        QuicCounters { connections: self.count, refused, congestion, too_big, ..self.counters }
+        QuicCounters { connections, refused, congestion, too_big, ..self.counters }
     }
 
     /// How many datagrams of QUIC were sent to a peer whose packets are carried, and have come.
     pub fn datagrams_of(&mut self, peer: PeerId) -> Option<(u64, u64)> {
         let id = *self.by_peer.get(&peer)?;
-        let stats = self.connection(id)?.quic().stats();
+        let stats = self.connections.find(id)?.quic().stats();
         Some((stats.udp_tx.datagrams, stats.udp_rx.datagrams))
     }
 
     /// Asks a peer whose packets are carried whether it is still there.
     pub fn probe(&mut self, peer: PeerId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };
-        if let Some(connection) = self.connection(id) {
+        if let Some(connection) = self.connections.find(id) {
             connection.quic().ping();
-            self.mark(id.place);
+            self.connections.mark(id.place);
         }
     }
 
     /// Our own address has changed, or may have.
     pub fn handle_address_changed(&mut self) {
-        for place in 0..self.connections.len() {
-            if let Some(connection) = slot(&mut self.connections, place) {
+        for place in self.connections.places() {
+            if let Some(connection) = self.connections.at(place) {
                 connection.quic().local_address_changed();
-                self.mark(place);
+                self.connections.mark(place);
             }
         }
     }
@@ -349,56 +315,18 @@ impl QuicEndpoint {
         }
     }
 
-    fn next_id(&mut self, handle: ConnectionHandle) -> QuicConnectionId {
-        self.serial += 1;
-        QuicConnectionId { place: handle.0, serial: self.serial }
-    }
-
-    fn insert(&mut self, connection: Connection) {
-        let place = connection.id().place;
-        if self.connections.len() <= place {
-            self.connections.resize_with(place + 1, || None);
-        }
-        if let Some(slot) = self.connections.get_mut(place) {
-            *slot = Some(Box::new(connection));
-            self.count += 1;
-        }
-        self.mark(place);
-    }
-
     fn remove(&mut self, place: usize) {
-        if let Some(connection) = self.connections.get_mut(place).and_then(Option::take) {
-            self.count -= 1;
-            self.strangers.remove(connection.id());
-            self.losses.congestion += connection.losses().congestion;
-            self.losses.too_big += connection.losses().too_big;
+        if let Some(id) = self.connections.remove(place) {
+            self.strangers.remove(id);
         }
     }
 
     /// Removes a connection without a word to the peer, and without the time after it.
     fn forget(&mut self, id: QuicConnectionId, now: Instant) {
-        let Some(connection) = self.connection(id) else { return };
+        let Some(connection) = self.connections.find(id) else { return };
         connection.close(now);
-        if let Some(timeout) = connection.timeout.take() {
-            self.timeouts.remove(&(timeout, id.place));
-        }
+        self.connections.set_timeout(id.place, None);
         self.quic.handle_event(ConnectionHandle(id.place), EndpointEvent::drained());
         self.remove(id.place);
     }
-
-    fn mark(&mut self, place: usize) {
-        if let Some(connection) = slot(&mut self.connections, place)
-            && !std::mem::replace(&mut connection.is_dirty, true)
-        {
-            self.dirty.push_back(place);
-        }
-    }
-
-    fn connection(&mut self, id: QuicConnectionId) -> Option<&mut Connection> {
-        slot(&mut self.connections, id.place).filter(|connection| connection.id() == id)
-    }
-}
-
-fn slot(connections: &mut [Option<Box<Connection>>], place: usize) -> Option<&mut Connection> {
-    connections.get_mut(place)?.as_deref_mut()
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::BytesMut;
 use quinn_proto::{DatagramEvent, EcnCodepoint, Incoming};
 
-use super::{QuicEndpoint, slot};
+use super::QuicEndpoint;
 use crate::{
     Datagram, Ecn, Endpoint,
     quic::{
@@ -71,12 +71,9 @@ impl QuicEndpoint {
         let event = self.quic.handle(now, from.remote(), from.local(), ecn, bytes, &mut answer);
         match event? {
             DatagramEvent::ConnectionEvent(handle, event) => {
-                if let Some(connection) = slot(&mut self.connections, handle.0) {
+                if let Some(connection) = self.connections.at(handle.0) {
                     connection.handle_datagram(event, len);
-                    self.mark(handle.0);
-                    if self.receiving.back() != Some(&handle.0) {
-                        self.receiving.push_back(handle.0);
-                    }
+                    self.connections.mark_receiving(handle.0);
                 }
             }
             DatagramEvent::NewConnection(incoming) => return Some(incoming),
@@ -116,14 +113,14 @@ impl QuicEndpoint {
         self.counters.handshakes += 1;
         match self.quic.accept(incoming, now, &mut answer, None) {
             Ok((handle, quic)) => {
-                let id = self.next_id(handle);
+                let id = self.connections.next_id(handle.0);
                 if let Some(evicted) = self.strangers.insert(id, from.remote(), now) {
                     self.counters.refused += 1;
                     self.forget(evicted, now);
                 }
                 let mut connection = Connection::new(id, quic, Arc::clone(&self.mailbox), None);
                 connection.credit = credit;
-                self.insert(connection);
+                self.connections.insert(connection);
                 true
             }
             Err(error) => {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use adit_proto::http3::{Http3Code, RequestHead};
 use quinn_proto::ConnectionHandle;
 
-use super::{QuicEndpoint, slot};
+use super::QuicEndpoint;
 use crate::{
     Ecn, Endpoint, IncomingRequest, SendOutcome, UdpSocket,
     quic::{
@@ -19,7 +19,7 @@ impl QuicEndpoint {
     /// Does what tasks have asked for, turns the connections and sends what they have.
     pub fn flush(&mut self, udp: &mut UdpSocket, now: Instant) {
         self.take_mail(now);
-        while let Some(place) = self.dirty.pop_front() {
+        while let Some(place) = self.connections.pop_marked() {
             self.turn(place, udp, now);
         }
         for (to, bytes) in self.answers.take() {
@@ -34,31 +34,31 @@ impl QuicEndpoint {
         for command in commands {
             match command {
                 Command::Respond { stream, head, pipe } => {
-                    if let Some(connection) = self.connection(stream.connection) {
+                    if let Some(connection) = self.connections.find(stream.connection) {
                         connection.respond(stream.id(), &head, pipe);
                         self.turn_request(stream, now);
                     }
                 }
                 Command::Reject { stream } => {
-                    if let Some(connection) = self.connection(stream.connection) {
+                    if let Some(connection) = self.connections.find(stream.connection) {
                         connection.abandon(stream.id(), Http3Code::RequestRejected);
-                        self.mark(stream.connection.place);
+                        self.connections.mark(stream.connection.place);
                     }
                 }
                 Command::Request { connection: id, head, reply } => {
                     self.request(id, &head, reply, now);
                 }
                 Command::Datagram { stream, payload } => {
-                    if let Some(connection) = self.connection(stream.connection) {
+                    if let Some(connection) = self.connections.find(stream.connection) {
                         connection.send_datagram(stream.id(), &payload);
-                        self.mark(stream.connection.place);
+                        self.connections.mark(stream.connection.place);
                     }
                 }
                 Command::Admit { connection: id } => {
-                    if let Some(connection) = self.connection(id) {
+                    if let Some(connection) = self.connections.find(id) {
                         connection.admit();
                         self.strangers.remove(id);
-                        self.mark(id.place);
+                        self.connections.mark(id.place);
                     }
                 }
                 Command::Close { connection } => self.close(connection, now),
@@ -70,7 +70,7 @@ impl QuicEndpoint {
     }
 
     fn request(&mut self, id: QuicConnectionId, head: &RequestHead, reply: Reply, now: Instant) {
-        let Some(connection) = self.connection(id) else {
+        let Some(connection) = self.connections.find(id) else {
             // Whoever asked may have gone.
             let _ = reply.send(Err(QuicError::Closed));
             return;
@@ -82,19 +82,16 @@ impl QuicEndpoint {
 
     fn turn_request(&mut self, stream: QuicStreamId, now: Instant) {
         let Self { connections, requested, scratch, .. } = self;
-        let Some(connection) = slot(connections, stream.connection.place) else { return };
-        if connection.id() != stream.connection {
-            return;
-        }
+        let Some(connection) = connections.find(stream.connection) else { return };
         if let Err(error) = connection.turn_request(stream.id(), requested, scratch) {
             connection.fail(&error, now);
         }
-        self.mark(stream.connection.place);
+        self.connections.mark(stream.connection.place);
     }
 
     fn turn(&mut self, place: usize, udp: &mut UdpSocket, now: Instant) {
         let Self { connections, quic, requested, scratch, buffer, counters, .. } = self;
-        let Some(connection) = slot(connections, place) else { return };
+        let Some(connection) = connections.at(place) else { return };
         connection.is_dirty = false;
         let peer = connection.tunnel().map(|tunnel| tunnel.peer);
         let remote = Endpoint::from(connection.quic().remote_address()).remote();
@@ -123,14 +120,7 @@ impl QuicEndpoint {
         }
         let (remote, carries) = (connection.quic().remote_address(), connection.tunnel().is_some());
         let timeout = if has_drained { None } else { connection.quic().poll_timeout() };
-        if timeout != connection.timeout {
-            if let Some(before) = std::mem::replace(&mut connection.timeout, timeout) {
-                self.timeouts.remove(&(before, place));
-            }
-            if let Some(timeout) = timeout {
-                self.timeouts.insert((timeout, place));
-            }
-        }
+        self.connections.set_timeout(place, timeout);
         if let Some(peer) = peer.filter(|_peer| !carries || has_drained) {
             self.by_peer.remove(&peer);
             self.tell(QuicEvent::Detached { peer });
