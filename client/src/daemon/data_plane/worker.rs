@@ -504,8 +504,7 @@ impl Worker {
         let from = Endpoint::from(datagram.from.remote());
         let datagram = Datagram { from, ..datagram };
         if is_quic(datagram.bytes) {
-            // Nobody connects to a client, and so nobody has to prove an address to it.
-            let _nobody = self.quic.handle_datagram(&datagram, now);
+            self.quic.handle_datagram(&datagram, now);
             return Ok(());
         }
         match self.inbound.open(&mut self.tunnel, &datagram, now) {

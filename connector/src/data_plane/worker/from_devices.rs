@@ -31,7 +31,7 @@ impl Worker {
             for datagram in batch.datagrams() {
                 bytes += datagram.bytes.len();
                 if is_quic(datagram.bytes) {
-                    unproven.extend(self.quic.handle_datagram(&datagram, now.monotonic));
+                    unproven.extend(self.quic.handle_client_datagram(&datagram, now.monotonic));
                 } else {
                     self.handle_datagram(&datagram, now);
                 }

@@ -42,8 +42,9 @@ pub enum QuicUse {
 /// QUIC connections behind one socket, as a state machine.
 ///
 /// - [`handle_datagram`](Self::handle_datagram) and [`handle_timeout`](Self::handle_timeout) put
-///   something in, and so does everything that sends, and
-///   [`begin_handshake`](Self::begin_handshake), which whoever serves calls when there is time;
+///   something in, and so does everything that sends; whoever serves takes datagrams by
+///   [`handle_client_datagram`](Self::handle_client_datagram), and calls
+///   [`begin_handshake`](Self::begin_handshake) when there is time;
 /// - after them [`poll_packet`](Self::poll_packet) until there is none, then
 ///   [`flush`](Self::flush), then [`poll_event`](Self::poll_event) until there is none, then sleep
 ///   until [`poll_timeout`](Self::poll_timeout) or until the waker is used.

@@ -19,16 +19,26 @@ use crate::{
 const BUSY: usize = 64;
 
 impl QuicEndpoint {
-    /// Takes a datagram from the network. Whoever is returned has to be asked for a proof of its
-    /// address, for which a [`RetrySource`](crate::RetrySource) is there; that may be left undone.
-    #[must_use]
-    pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Instant) -> Option<Unproven> {
-        if self.tokens.is_some() && Initial::leads(datagram.bytes) {
-            return self.handle_initial(datagram, now);
-        }
+    /// Takes a datagram from the network; none begins a connection.
+    pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Instant) {
         if let Some(incoming) = self.handle(datagram.from, datagram.ecn, datagram.bytes, now) {
             self.quic.ignore(incoming);
         }
+    }
+
+    /// As [`Self::handle_datagram`], for a server, which clients connect to. Whoever is returned has
+    /// to be asked for a proof of its address, for which a [`RetrySource`](crate::RetrySource) is
+    /// there; that may be left undone.
+    #[must_use]
+    pub fn handle_client_datagram(
+        &mut self,
+        datagram: &Datagram<'_>,
+        now: Instant,
+    ) -> Option<Unproven> {
+        if self.tokens.is_some() && Initial::leads(datagram.bytes) {
+            return self.handle_initial(datagram, now);
+        }
+        self.handle_datagram(datagram, now);
         None
     }
 
