@@ -3,8 +3,10 @@
 mod carriers;
 mod contest;
 mod latency;
+mod nearness;
 mod seek;
 mod session;
+mod sessions;
 mod site;
 #[cfg(test)]
 mod tests;

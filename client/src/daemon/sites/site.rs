@@ -10,15 +10,16 @@ use adit_proto::{ClientMessage, ConnectorId, ConnectorOnClient, SiteId, Wireguar
 use ipnet::IpNet;
 
 use super::{
-    Admittance, AttemptId, OpenFlows, Outbox, SessionEnd, SiteCommand, SiteView, StandbyView,
+    Admittance, AttemptId, OpenFlows, Outbox, SessionEnd, SiteCommand, SiteView,
     contest::{Contest, Verdict},
+    nearness::Nearness,
     seek::{Round, Seek},
     session::{Role, Session},
+    sessions::Sessions,
 };
 use crate::{
     carrier::{Carrier, CarrierChoice},
     daemon::{backoff::Backoff, backoff::Jitter, clock::Now},
-    ipc::SessionState,
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -37,12 +38,6 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(600);
 /// After a contest that nobody won, how long until the next.
 const CONTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A standby takes over if it costs less than two thirds, and less by this at least, so many times
-/// in a row; but not again so soon.
-const NEARER_BY: Duration = Duration::from_millis(5);
-const NEARER_TIMES: u32 = 3;
-const STICKS_FOR: Duration = Duration::from_secs(300);
-
 /// The connectors of one site: one carries, another stands by.
 #[derive(Debug)]
 pub(super) struct Site {
@@ -50,13 +45,7 @@ pub(super) struct Site {
     first: usize,
     prefixes: BTreeSet<IpNet>,
     connectors: Vec<ConnectorOnClient>,
-    /// Packets go there.
-    active: Option<Session>,
-    /// Admitted and carried, so that packets can go there at once.
-    standby: Option<Session>,
-    /// One that was active before. If it drains, its flows end there until then. If it refuses us,
-    /// it is heard out: what tells flows that they are cut may lie behind what was sent before.
-    leaving: Option<(Instant, Session)>,
+    sessions: Sessions,
     /// A search under way for what is missing of both.
     seek: Option<Seek>,
     contest: Option<Contest>,
@@ -64,9 +53,7 @@ pub(super) struct Site {
     backoff: Backoff,
     standby_backoff: Backoff,
     preferred: Option<ConnectorId>,
-    /// How often in a row the standby was found nearer.
-    nearer: u32,
-    moved: Option<Instant>,
+    nearness: Nearness,
     problem: Option<SessionEnd>,
     /// Whether the first search has ended, well or not.
     is_settled: bool,
@@ -81,17 +68,14 @@ impl Site {
             first,
             prefixes: BTreeSet::new(),
             connectors: Vec::new(),
-            active: None,
-            standby: None,
-            leaving: None,
+            sessions: Sessions::default(),
             seek: None,
             contest: None,
             next_contest: now,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             standby_backoff: Backoff::new(FIRST_STANDBY_RETRY, LONGEST_STANDBY_RETRY),
             preferred: None,
-            nearer: 0,
-            moved: None,
+            nearness: Nearness::default(),
             problem: None,
             is_settled: false,
         }
@@ -105,18 +89,18 @@ impl Site {
         if self.prefixes == prefixes {
             return;
         }
-        self.finish_hearing_out(outbox);
+        self.sessions.finish_hearing_out(outbox);
         self.prefixes = prefixes;
-        self.upsert_all(outbox);
+        self.sessions.upsert_all(&self.prefixes, outbox);
     }
 
     pub(super) fn set_choice(&mut self, choice: CarrierChoice, outbox: &mut Outbox, now: Now) {
-        for session in self.active.iter_mut().chain(&mut self.standby) {
+        for session in self.sessions.both_mut() {
             let steps = session.carriers.set_choice(choice, now.instant);
             session.carrier_problem = None;
             session.follow(steps, outbox);
         }
-        self.upsert_all(outbox);
+        self.sessions.upsert_all(&self.prefixes, outbox);
         self.handle_timeout(outbox, now);
     }
 
@@ -134,7 +118,7 @@ impl Site {
         if self.connectors == connectors {
             return;
         }
-        self.finish_leaving(outbox);
+        self.sessions.finish_leaving(outbox);
         self.connectors = connectors.to_vec();
         let has_same_keys = |held: &Session| {
             let held = &held.connector;
@@ -144,7 +128,7 @@ impl Site {
                     && connector.wireguard_public_key == held.wireguard_public_key
             })
         };
-        for session in [&mut self.active, &mut self.standby] {
+        for session in [&mut self.sessions.active, &mut self.sessions.standby] {
             if let Some(gone) = session.take_if(|session| !has_same_keys(session)) {
                 gone.drop_into(outbox);
             }
@@ -157,7 +141,7 @@ impl Site {
     }
 
     pub(super) fn owns(&self, attempt: AttemptId) -> bool {
-        self.sessions().any(|session| session.attempt == attempt)
+        self.sessions.all().any(|session| session.attempt == attempt)
             || self.seek.as_ref().is_some_and(|seek| seek.owns(attempt))
     }
 
@@ -175,16 +159,18 @@ impl Site {
         };
         let public_key = connector.wireguard_public_key;
         let is_its = |held: &mut Session| held.public_key() == public_key;
-        let was_active = self.active.take_if(is_its);
-        if was_active.is_none() && self.active.is_some() && self.standby.is_some() {
+        let was_active = self.sessions.active.take_if(is_its);
+        if was_active.is_none() && self.sessions.active.is_some() && self.sessions.standby.is_some()
+        {
             outbox.push(SiteCommand::StopSession { attempt });
             return;
         }
-        self.finish_hearing_out(outbox);
-        if self.leaving.as_ref().is_some_and(|(_until, it)| it.public_key() == public_key) {
-            self.finish_leaving(outbox);
+        self.sessions.finish_hearing_out(outbox);
+        if self.sessions.leaving.as_ref().is_some_and(|(_until, it)| it.public_key() == public_key)
+        {
+            self.sessions.finish_leaving(outbox);
         }
-        let role = match (&was_active, &self.active) {
+        let role = match (&was_active, &self.sessions.active) {
             (Some(_), _) | (None, None) => Role::Active,
             (None, Some(_)) => Role::Standby,
         };
@@ -195,11 +181,11 @@ impl Site {
             Role::Active => {
                 self.preferred = Some(session.id());
                 self.problem = None;
-                self.active = Some(session);
+                self.sessions.active = Some(session);
             }
             Role::Standby => {
                 self.standby_backoff.reset();
-                self.standby = Some(session);
+                self.sessions.standby = Some(session);
             }
         }
         if self.missing() == 0
@@ -220,22 +206,22 @@ impl Site {
         now: Now,
     ) {
         let is_its = |session: &Session| session.attempt == attempt;
-        if self.active.as_ref().is_some_and(is_its) {
+        if self.sessions.active.as_ref().is_some_and(is_its) {
             self.handle_active_ended(end, outbox, jitter, now);
-        } else if let Some(mut session) = self.standby.take_if(|session| is_its(session)) {
+        } else if let Some(mut session) = self.sessions.standby.take_if(|session| is_its(session)) {
             session.has_channel = false;
             session.drop_into(outbox);
             let wait = self.standby_backoff.next(jitter);
             self.seek(None, now.instant + wait);
         } else if let Some((until, mut session)) =
-            self.leaving.take_if(|(_until, session)| is_its(session))
+            self.sessions.leaving.take_if(|(_until, session)| is_its(session))
         {
             session.has_channel = false;
             if session.is_draining {
                 session.drop_into(outbox);
                 self.seek(None, now.instant + FIRST_STANDBY_RETRY);
             } else {
-                self.leaving = Some((until, session));
+                self.sessions.leaving = Some((until, session));
             }
         } else if let Some(seek) = &mut self.seek {
             self.problem = Some(end);
@@ -252,7 +238,7 @@ impl Site {
         jitter: &mut Jitter,
         now: Now,
     ) {
-        let Some(mut session) = self.active.take() else { return };
+        let Some(mut session) = self.sessions.active.take() else { return };
         let was_refused = matches!(end, SessionEnd::Refused(_));
         session.has_channel = false;
         session.is_draining = false;
@@ -270,14 +256,14 @@ impl Site {
         };
         let connector = session.connector.clone();
         if was_refused {
-            self.finish_leaving(outbox);
-            if self.standby.is_some() {
+            self.sessions.finish_leaving(outbox);
+            if self.sessions.standby.is_some() {
                 session.upsert(Role::Standby, &self.prefixes, outbox);
                 self.move_to_standby(OpenFlows::Follow, outbox, now);
             }
-            self.leaving = Some((now.instant + HEARD_OUT, session));
+            self.sessions.leaving = Some((now.instant + HEARD_OUT, session));
         } else {
-            self.active = Some(session);
+            self.sessions.active = Some(session);
             self.begin_contest(outbox, now);
         }
         match &mut self.seek {
@@ -289,10 +275,10 @@ impl Site {
     fn handle_round_over(&mut self, outbox: &mut Outbox, jitter: &mut Jitter, now: Now) {
         self.is_settled = true;
         self.seek = None;
-        if let Some(active) = &mut self.active {
+        if let Some(active) = &mut self.sessions.active {
             active.is_missed = !active.has_channel;
         }
-        let active = self.active.as_ref().filter(|session| session.has_channel);
+        let active = self.sessions.active.as_ref().filter(|session| session.has_channel);
         if let Some(draining) = active.filter(|session| session.is_draining) {
             draining.tell(ClientMessage::Stays, outbox);
         }
@@ -306,17 +292,18 @@ impl Site {
 
     pub(super) fn handle_draining(&mut self, attempt: AttemptId, outbox: &mut Outbox, now: Now) {
         let is_its = |session: &Session| session.attempt == attempt;
-        if let Some(draining) = self.standby.take_if(|session| is_its(session)) {
+        if let Some(draining) = self.sessions.standby.take_if(|session| is_its(session)) {
             let id = draining.id();
             draining.drop_into(outbox);
             self.seek(Some(id), now.instant + FIRST_STANDBY_RETRY);
-        } else if let Some(active) = self.active.as_mut().filter(|session| is_its(session)) {
+        } else if let Some(active) = self.sessions.active.as_mut().filter(|session| is_its(session))
+        {
             active.is_draining = true;
             let id = active.id();
             self.preferred = None;
             if self.connectors.iter().all(|connector| connector.id == id) {
                 active.tell(ClientMessage::Stays, outbox);
-            } else if self.standby.is_none() {
+            } else if self.sessions.standby.is_none() {
                 if let Some(seek) = self.seek.take() {
                     seek.stop(outbox);
                 }
@@ -333,11 +320,11 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if let Some(session) = self.session_with(public_key) {
+        if let Some(session) = self.sessions.with_key(public_key) {
             let steps = session.carriers.handle_up(carrier, now.instant);
             session.carrier_problem = None;
             session.follow(steps, outbox);
-            self.is_settled |= self.active.as_ref().is_some_and(Session::is_carried);
+            self.is_settled |= self.sessions.active.as_ref().is_some_and(Session::is_carried);
             self.handle_alive(public_key);
             self.settle(outbox, now);
         }
@@ -351,13 +338,13 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if let Some(session) = self.session_with(public_key) {
+        if let Some(session) = self.sessions.with_key(public_key) {
             let was_carried = session.is_carried();
             let steps = session.carriers.handle_down(carrier, now.instant);
             session.carrier_problem = Some(format!("{carrier}: {why}"));
             session.follow(steps, outbox);
             let is_lost = was_carried && !session.is_carried();
-            if is_lost && self.standby.is_none() {
+            if is_lost && self.sessions.standby.is_none() {
                 // Somebody waits for a standby now.
                 match &mut self.seek {
                     Some(seek) => seek.begin(now.instant),
@@ -375,7 +362,7 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if self.active.as_ref().is_some_and(|active| active.public_key() == *public_key) {
+        if self.sessions.active.as_ref().is_some_and(|active| active.public_key() == *public_key) {
             self.begin_contest(outbox, now);
         }
     }
@@ -383,9 +370,9 @@ impl Site {
     /// A connector answers by what carries its packets.
     fn handle_alive(&mut self, public_key: &WireguardPublicKey) {
         let is_its = |session: &Session| session.public_key() == *public_key;
-        if self.active.as_ref().is_some_and(is_its) {
+        if self.sessions.active.as_ref().is_some_and(is_its) {
             self.contest = None;
-        } else if self.standby.as_ref().is_some_and(is_its)
+        } else if self.sessions.standby.as_ref().is_some_and(is_its)
             && let Some(contest) = &mut self.contest
         {
             contest.handle_standby_answered();
@@ -401,8 +388,8 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        let both = self.active.iter_mut().chain(&mut self.standby);
-        let Some(session) = both.into_iter().find(|session| session.attempt == attempt) else {
+        let Some(session) = self.sessions.both_mut().find(|session| session.attempt == attempt)
+        else {
             return;
         };
         if !session.latency.handle_pong(request_id, load, now.instant) {
@@ -421,24 +408,19 @@ impl Site {
         if let Some(seek) = &mut self.seek {
             seek.handle_timeout(outbox, now.instant);
         }
-        if self.leaving.as_ref().is_some_and(|(until, _session)| *until <= now.instant) {
-            self.finish_leaving(outbox);
+        if self.sessions.leaving.as_ref().is_some_and(|(until, _session)| *until <= now.instant) {
+            self.sessions.finish_leaving(outbox);
             self.seek(None, now.instant);
         }
-        let leaving = self.leaving.as_mut().map(|(_until, session)| session);
-        // One that refuses us is not asked again.
-        let leaving = leaving.filter(|session| session.is_draining);
-        for session in self.active.iter_mut().chain(&mut self.standby).chain(leaving) {
-            session.handle_timeout(outbox, now.instant);
-        }
+        self.sessions.handle_timeout(outbox, now.instant);
         self.is_settled |=
-            self.active.as_ref().is_some_and(|session| session.carriers.is_in_trouble());
+            self.sessions.active.as_ref().is_some_and(|session| session.carriers.is_in_trouble());
         match self.contest.as_mut().map(|contest| contest.handle_timeout(now.instant)) {
             None | Some(Verdict::Open) => {}
-            Some(Verdict::AskAgain) => self.probe_both(outbox, now),
+            Some(Verdict::AskAgain) => self.sessions.probe_both(outbox, now),
             Some(Verdict::StandbyWins) => {
                 self.contest = None;
-                if self.standby.as_ref().is_some_and(Session::is_ready) {
+                if self.sessions.standby.as_ref().is_some_and(Session::is_ready) {
                     self.move_to_standby(OpenFlows::Follow, outbox, now);
                 }
             }
@@ -455,23 +437,21 @@ impl Site {
         if let Some(seek) = self.seek.take() {
             seek.stop(outbox);
         }
-        self.finish_leaving(outbox);
-        for session in self.active.take().into_iter().chain(self.standby.take()) {
-            session.drop_into(outbox);
-        }
+        self.sessions.stop(outbox);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let seek = self.seek.as_ref().and_then(Seek::poll_timeout);
-        let sessions = self.sessions().filter_map(Session::poll_timeout);
-        let leaving = self.leaving.as_ref().map(|(until, _session)| *until);
         let contest = self.contest.as_ref().map(Contest::poll_timeout);
-        sessions.chain(seek).chain(leaving).chain(contest).min()
+        self.sessions.poll_timeout().into_iter().chain(seek).chain(contest).min()
     }
 
     pub(super) fn is_established(&self) -> bool {
         let has_channel = |session: &Session| session.has_channel || !session.is_missed;
-        self.active.as_ref().is_some_and(|session| has_channel(session) && session.is_carried())
+        self.sessions
+            .active
+            .as_ref()
+            .is_some_and(|session| has_channel(session) && session.is_carried())
     }
 
     pub(super) const fn is_settled(&self) -> bool {
@@ -479,17 +459,11 @@ impl Site {
     }
 
     pub(super) fn view(&self, id: SiteId) -> SiteView<'_> {
-        let active = self.active.as_ref();
-        let state = match active {
-            None => SessionState::Seeking,
-            Some(session) if !session.has_channel => SessionState::Reconnecting,
-            Some(session) if !session.is_carried() => SessionState::Handshaking,
-            Some(_) => SessionState::Established,
-        };
+        let active = self.sessions.active.as_ref();
         SiteView {
             id,
             name: &self.name,
-            state,
+            state: self.sessions.state(),
             connector: active.map(|session| &session.connector),
             attempt: active.map(|session| session.attempt),
             endpoint: active.map(|session| session.endpoint),
@@ -497,20 +471,13 @@ impl Site {
             round_trip: active.and_then(|session| session.latency.round_trip()),
             load: active.map(|session| session.latency.load()),
             since: active.map(|session| session.since),
-            standby: self.standby.as_ref().map(|session| StandbyView {
-                connector: &session.connector,
-                endpoint: session.endpoint,
-                carrier: session.carriers.current(),
-                round_trip: session.latency.round_trip(),
-                load: session.latency.load(),
-                since: session.since,
-            }),
+            standby: self.sessions.standby_view(),
             problem: self.problem(),
         }
     }
 
     fn problem(&self) -> Option<String> {
-        if let Some(session) = &self.active
+        if let Some(session) = &self.sessions.active
             && session.has_channel
         {
             return session.carriers.is_in_trouble().then(|| {
@@ -541,16 +508,15 @@ impl Site {
 
     /// Moves to the standby when that is better.
     fn settle(&mut self, outbox: &mut Outbox, now: Now) {
-        let Some(standby) = &self.standby else { return };
-        let Some(active) = &self.active else {
+        let Some(standby) = &self.sessions.standby else { return };
+        let Some(active) = &self.sessions.active else {
             self.move_to_standby(OpenFlows::Follow, outbox, now);
             return;
         };
         if !standby.is_ready() {
             return;
         }
-        let may_move = self.moved.is_none_or(|at| now.instant >= at + STICKS_FOR);
-        if active.is_draining || (self.nearer >= NEARER_TIMES && may_move) {
+        if active.is_draining || self.nearness.calls_for_move(now.instant) {
             self.move_to_standby(OpenFlows::Stay, outbox, now);
         } else if !active.is_carried() {
             self.begin_contest(outbox, now);
@@ -560,15 +526,16 @@ impl Site {
     /// Notes whether the standby is nearer.
     fn compare(&mut self) {
         let cost = |session: &Option<Session>| session.as_ref()?.latency.cost();
-        if let (Some(active), Some(standby)) = (cost(&self.active), cost(&self.standby)) {
-            let is_nearer = standby * 3 < active * 2 && standby + NEARER_BY < active;
-            self.nearer = if is_nearer { self.nearer + 1 } else { 0 };
+        if let (Some(active), Some(standby)) =
+            (cost(&self.sessions.active), cost(&self.sessions.standby))
+        {
+            self.nearness.compare(active, standby);
         }
     }
 
     fn move_to_standby(&mut self, open_flows: OpenFlows, outbox: &mut Outbox, now: Now) {
-        let Some(new) = self.standby.take() else { return };
-        if let Some(old) = self.active.take() {
+        let Some(new) = self.sessions.standby.take() else { return };
+        if let Some(old) = self.sessions.active.take() {
             outbox.push(SiteCommand::MovePackets {
                 from: old.peer(Role::Standby, &self.prefixes),
                 to: new.peer(Role::Active, &self.prefixes),
@@ -576,10 +543,10 @@ impl Site {
             });
             if old.is_draining {
                 old.tell(ClientMessage::Moved, outbox);
-                self.finish_leaving(outbox);
-                self.leaving = Some((now.instant + LONGEST_DRAIN, old));
+                self.sessions.finish_leaving(outbox);
+                self.sessions.leaving = Some((now.instant + LONGEST_DRAIN, old));
             } else if open_flows == OpenFlows::Stay {
-                self.standby = Some(old);
+                self.sessions.standby = Some(old);
             } else {
                 // Its channel may be as dead, only without having been told.
                 old.drop_into(outbox);
@@ -589,53 +556,25 @@ impl Site {
         }
         self.preferred = Some(new.id());
         self.problem = None;
-        self.active = Some(new);
+        self.sessions.active = Some(new);
         self.contest = None;
-        self.nearer = 0;
-        self.moved = Some(now.instant);
+        self.nearness.handle_moved(now.instant);
         self.seek(None, now.instant + FIRST_STANDBY_RETRY);
     }
 
     fn begin_contest(&mut self, outbox: &mut Outbox, now: Now) {
-        let is_ready = self.standby.as_ref().is_some_and(Session::is_ready);
+        let is_ready = self.sessions.standby.as_ref().is_some_and(Session::is_ready);
         if self.contest.is_none() && is_ready && now.instant >= self.next_contest {
-            let round_trip = self.active.as_ref().and_then(|active| active.latency.round_trip());
+            let round_trip =
+                self.sessions.active.as_ref().and_then(|active| active.latency.round_trip());
             self.contest = Some(Contest::new(round_trip, now.instant));
-            self.probe_both(outbox, now);
+            self.sessions.probe_both(outbox, now);
         }
-    }
-
-    fn probe_both(&mut self, outbox: &mut Outbox, now: Now) {
-        for session in self.active.iter_mut().chain(&mut self.standby) {
-            session.probe(outbox);
-            session.latency.hurry(now.instant);
-        }
-    }
-
-    fn upsert_all(&self, outbox: &mut Outbox) {
-        let draining = self.leaving.iter().filter(|(_until, session)| session.is_draining);
-        for session in draining.map(|(_until, session)| session).chain(&self.standby) {
-            session.upsert(Role::Standby, &self.prefixes, outbox);
-        }
-        if let Some(active) = &self.active {
-            active.upsert(Role::Active, &self.prefixes, outbox);
-        }
-    }
-
-    fn sessions(&self) -> impl Iterator<Item = &Session> {
-        let leaving = self.leaving.as_ref().map(|(_until, session)| session);
-        self.active.iter().chain(&self.standby).chain(leaving)
-    }
-
-    fn session_with(&mut self, public_key: &WireguardPublicKey) -> Option<&mut Session> {
-        let leaving = self.leaving.as_mut().map(|(_until, session)| session);
-        let mut all = self.active.iter_mut().chain(&mut self.standby).chain(leaving);
-        all.find(|session| session.public_key() == *public_key)
     }
 
     /// How many sessions are missing.
     fn missing(&self) -> usize {
-        let open = self.active.iter().chain(&self.standby).filter(|session| session.has_channel);
+        let open = self.sessions.both().filter(|session| session.has_channel);
         self.connectors.len().min(2).saturating_sub(open.count())
     }
 
@@ -645,10 +584,11 @@ impl Site {
             return;
         }
         let is_open = |id: ConnectorId| {
-            self.sessions().any(|session| session.id() == id && session.has_channel)
+            self.sessions.all().any(|session| session.id() == id && session.has_channel)
         };
         // Beside a standby only the channel of the active one is missing.
-        let only = self.standby.as_ref().and(self.active.as_ref()).map(Session::id);
+        let only =
+            self.sessions.standby.as_ref().and(self.sessions.active.as_ref()).map(Session::id);
         let is_wanted = |connector: &&ConnectorOnClient| {
             !is_open(connector.id) && only.is_none_or(|only| connector.id == only)
         };
@@ -659,17 +599,5 @@ impl Site {
             (Some(connector.id) == avoided, Some(connector.id) != self.preferred)
         });
         self.seek = (!connectors.is_empty()).then(|| Seek::new(connectors, at));
-    }
-
-    fn finish_hearing_out(&mut self, outbox: &mut Outbox) {
-        if self.leaving.as_ref().is_some_and(|(_until, session)| !session.is_draining) {
-            self.finish_leaving(outbox);
-        }
-    }
-
-    fn finish_leaving(&mut self, outbox: &mut Outbox) {
-        if let Some((_until, session)) = self.leaving.take() {
-            session.drop_into(outbox);
-        }
     }
 }
