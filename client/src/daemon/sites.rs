@@ -4,6 +4,7 @@ mod carriers;
 mod contest;
 mod latency;
 mod nearness;
+mod search;
 mod seek;
 mod session;
 mod sessions;

@@ -2,18 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use adit_proto::{ClientMessage, ConnectorId, ConnectorOnClient, SiteId, WireguardPublicKey};
+use adit_proto::{ClientMessage, ConnectorOnClient, SiteId, WireguardPublicKey};
 use ipnet::IpNet;
 
 use super::{
     Admittance, AttemptId, OpenFlows, Outbox, SessionEnd, SiteCommand, SiteView,
     contest::{Contest, Verdict},
     nearness::Nearness,
-    seek::{Round, Seek},
+    search::Search,
+    seek::Round,
     session::{Role, Session},
     sessions::Sessions,
 };
@@ -42,17 +42,13 @@ const CONTEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
-    first: usize,
     prefixes: BTreeSet<IpNet>,
-    connectors: Vec<ConnectorOnClient>,
     sessions: Sessions,
-    /// A search under way for what is missing of both.
-    seek: Option<Seek>,
+    search: Search,
     contest: Option<Contest>,
     next_contest: Instant,
     backoff: Backoff,
     standby_backoff: Backoff,
-    preferred: Option<ConnectorId>,
     nearness: Nearness,
     problem: Option<SessionEnd>,
     /// Whether the first search has ended, well or not.
@@ -65,16 +61,13 @@ impl Site {
     pub(super) fn new(name: String, first: usize, now: Instant) -> Self {
         Self {
             name,
-            first,
             prefixes: BTreeSet::new(),
-            connectors: Vec::new(),
             sessions: Sessions::default(),
-            seek: None,
+            search: Search::new(first),
             contest: None,
             next_contest: now,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             standby_backoff: Backoff::new(FIRST_STANDBY_RETRY, LONGEST_STANDBY_RETRY),
-            preferred: None,
             nearness: Nearness::default(),
             problem: None,
             is_settled: false,
@@ -115,11 +108,11 @@ impl Site {
     ) {
         name.clone_into(&mut self.name);
         self.is_settled |= connectors.is_empty();
-        if self.connectors == connectors {
+        if self.search.connectors == connectors {
             return;
         }
         self.sessions.finish_leaving(outbox);
-        self.connectors = connectors.to_vec();
+        self.search.connectors = connectors.to_vec();
         let has_same_keys = |held: &Session| {
             let held = &held.connector;
             connectors.iter().any(|connector| {
@@ -133,16 +126,13 @@ impl Site {
                 gone.drop_into(outbox);
             }
         }
-        if let Some(seek) = self.seek.take() {
-            seek.stop(outbox);
-        }
+        self.search.stop(outbox);
         self.settle(outbox, now);
-        self.seek(None, now.instant);
+        self.search.begin(&self.sessions, None, now.instant);
     }
 
     pub(super) fn owns(&self, attempt: AttemptId) -> bool {
-        self.sessions.all().any(|session| session.attempt == attempt)
-            || self.seek.as_ref().is_some_and(|seek| seek.owns(attempt))
+        self.sessions.all().any(|session| session.attempt == attempt) || self.search.owns(attempt)
     }
 
     pub(super) fn handle_admitted(
@@ -153,10 +143,7 @@ impl Site {
         now: Now,
     ) {
         // A session that is admitted again has shown a fresh credential; nothing else changes.
-        let Some(connector) = self.seek.as_mut().and_then(|seek| seek.handle_admitted(attempt))
-        else {
-            return;
-        };
+        let Some(connector) = self.search.handle_admitted(attempt) else { return };
         let public_key = connector.wireguard_public_key;
         let is_its = |held: &mut Session| held.public_key() == public_key;
         let was_active = self.sessions.active.take_if(is_its);
@@ -179,7 +166,7 @@ impl Site {
         session.follow(session.carriers.handle_readmitted(), outbox);
         match role {
             Role::Active => {
-                self.preferred = Some(session.id());
+                self.search.preferred = Some(session.id());
                 self.problem = None;
                 self.sessions.active = Some(session);
             }
@@ -188,12 +175,10 @@ impl Site {
                 self.sessions.standby = Some(session);
             }
         }
-        if self.missing() == 0
-            && let Some(seek) = self.seek.take()
-        {
-            seek.stop(outbox);
+        if self.search.is_done(&self.sessions) {
+            self.search.stop(outbox);
         }
-        self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+        self.search.begin(&self.sessions, None, now.instant + FIRST_STANDBY_RETRY);
         self.handle_timeout(outbox, now);
     }
 
@@ -212,20 +197,20 @@ impl Site {
             session.has_channel = false;
             session.drop_into(outbox);
             let wait = self.standby_backoff.next(jitter);
-            self.seek(None, now.instant + wait);
+            self.search.begin(&self.sessions, None, now.instant + wait);
         } else if let Some((until, mut session)) =
             self.sessions.leaving.take_if(|(_until, session)| is_its(session))
         {
             session.has_channel = false;
             if session.is_draining {
                 session.drop_into(outbox);
-                self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+                self.search.begin(&self.sessions, None, now.instant + FIRST_STANDBY_RETRY);
             } else {
                 self.sessions.leaving = Some((until, session));
             }
-        } else if let Some(seek) = &mut self.seek {
+        } else if let Some(left) = self.search.handle_failed(attempt, now.instant) {
             self.problem = Some(end);
-            if seek.handle_failed(attempt, now.instant) == Round::IsOver {
+            if left == Round::IsOver {
                 self.handle_round_over(outbox, jitter, now);
             }
         }
@@ -266,15 +251,11 @@ impl Site {
             self.sessions.active = Some(session);
             self.begin_contest(outbox, now);
         }
-        match &mut self.seek {
-            Some(seek) => seek.hurry(&connector, now.instant + wait),
-            None => self.seek(None, now.instant + wait),
-        }
+        self.search.hurry_to(&connector, &self.sessions, now.instant + wait);
     }
 
     fn handle_round_over(&mut self, outbox: &mut Outbox, jitter: &mut Jitter, now: Now) {
         self.is_settled = true;
-        self.seek = None;
         if let Some(active) = &mut self.sessions.active {
             active.is_missed = !active.has_channel;
         }
@@ -287,7 +268,7 @@ impl Site {
             None => &mut self.backoff,
         };
         let wait = backoff.next(jitter);
-        self.seek(None, now.instant + wait);
+        self.search.begin(&self.sessions, None, now.instant + wait);
     }
 
     pub(super) fn handle_draining(&mut self, attempt: AttemptId, outbox: &mut Outbox, now: Now) {
@@ -295,19 +276,17 @@ impl Site {
         if let Some(draining) = self.sessions.standby.take_if(|session| is_its(session)) {
             let id = draining.id();
             draining.drop_into(outbox);
-            self.seek(Some(id), now.instant + FIRST_STANDBY_RETRY);
+            self.search.begin(&self.sessions, Some(id), now.instant + FIRST_STANDBY_RETRY);
         } else if let Some(active) = self.sessions.active.as_mut().filter(|session| is_its(session))
         {
             active.is_draining = true;
             let id = active.id();
-            self.preferred = None;
-            if self.connectors.iter().all(|connector| connector.id == id) {
+            self.search.preferred = None;
+            if self.search.connectors.iter().all(|connector| connector.id == id) {
                 active.tell(ClientMessage::Stays, outbox);
             } else if self.sessions.standby.is_none() {
-                if let Some(seek) = self.seek.take() {
-                    seek.stop(outbox);
-                }
-                self.seek(None, now.instant);
+                self.search.stop(outbox);
+                self.search.begin(&self.sessions, None, now.instant);
             }
             self.settle(outbox, now);
         }
@@ -346,10 +325,7 @@ impl Site {
             let is_lost = was_carried && !session.is_carried();
             if is_lost && self.sessions.standby.is_none() {
                 // Somebody waits for a standby now.
-                match &mut self.seek {
-                    Some(seek) => seek.begin(now.instant),
-                    None => self.seek(None, now.instant),
-                }
+                self.search.hurry(&self.sessions, now.instant);
             }
             self.handle_timeout(outbox, now);
         }
@@ -405,12 +381,10 @@ impl Site {
     }
 
     pub(super) fn handle_timeout(&mut self, outbox: &mut Outbox, now: Now) {
-        if let Some(seek) = &mut self.seek {
-            seek.handle_timeout(outbox, now.instant);
-        }
+        self.search.handle_timeout(outbox, now.instant);
         if self.sessions.leaving.as_ref().is_some_and(|(until, _session)| *until <= now.instant) {
             self.sessions.finish_leaving(outbox);
-            self.seek(None, now.instant);
+            self.search.begin(&self.sessions, None, now.instant);
         }
         self.sessions.handle_timeout(outbox, now.instant);
         self.is_settled |=
@@ -434,16 +408,14 @@ impl Site {
 
     /// Ends everything.
     pub(super) fn stop(&mut self, outbox: &mut Outbox) {
-        if let Some(seek) = self.seek.take() {
-            seek.stop(outbox);
-        }
+        self.search.stop(outbox);
         self.sessions.stop(outbox);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let seek = self.seek.as_ref().and_then(Seek::poll_timeout);
+        let search = self.search.poll_timeout();
         let contest = self.contest.as_ref().map(Contest::poll_timeout);
-        self.sessions.poll_timeout().into_iter().chain(seek).chain(contest).min()
+        self.sessions.poll_timeout().into_iter().chain(search).chain(contest).min()
     }
 
     pub(super) fn is_established(&self) -> bool {
@@ -480,26 +452,13 @@ impl Site {
         if let Some(session) = &self.sessions.active
             && session.has_channel
         {
-            return session.carriers.is_in_trouble().then(|| {
-                let endpoint: SocketAddr = session.endpoint;
-                let why = session.carrier_problem.as_ref().map(|why| format!(" ({why})"));
-                let why = why.unwrap_or_default();
-                match session.carriers.choice().only() {
-                    None => format!("no carrier reaches {endpoint}{why}"),
-                    Some(only) => format!(
-                        "{only} does not reach {endpoint}{why}; does a firewall block it? Next: \
-                         adit set carrier auto"
-                    ),
-                }
-            });
+            return session.trouble();
         }
-        if self.connectors.is_empty() {
+        if self.search.connectors.is_empty() {
             return Some("the site has no connector; ask an administrator".to_owned());
         }
-        let names: Vec<&str> = match &self.seek {
-            Some(seek) => seek.connectors().map(|connector| connector.name.as_str()).collect(),
-            None => Vec::new(),
-        };
+        let names: Vec<&str> =
+            self.search.sought().map(|connector| connector.name.as_str()).collect();
         self.problem.as_ref().map(|end| match names.as_slice() {
             [] | [_, _, ..] => end.to_string(),
             [name] => format!("{name}: {end}"),
@@ -554,12 +513,12 @@ impl Site {
         } else {
             new.upsert(Role::Active, &self.prefixes, outbox);
         }
-        self.preferred = Some(new.id());
+        self.search.preferred = Some(new.id());
         self.problem = None;
         self.sessions.active = Some(new);
         self.contest = None;
         self.nearness.handle_moved(now.instant);
-        self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+        self.search.begin(&self.sessions, None, now.instant + FIRST_STANDBY_RETRY);
     }
 
     fn begin_contest(&mut self, outbox: &mut Outbox, now: Now) {
@@ -570,34 +529,5 @@ impl Site {
             self.contest = Some(Contest::new(round_trip, now.instant));
             self.sessions.probe_both(outbox, now);
         }
-    }
-
-    /// How many sessions are missing.
-    fn missing(&self) -> usize {
-        let open = self.sessions.both().filter(|session| session.has_channel);
-        self.connectors.len().min(2).saturating_sub(open.count())
-    }
-
-    /// Begins a search at `at` for what is missing, unless one is under way.
-    fn seek(&mut self, avoided: Option<ConnectorId>, at: Instant) {
-        if self.seek.as_ref().is_some_and(|seek| !seek.is_over()) || self.missing() == 0 {
-            return;
-        }
-        let is_open = |id: ConnectorId| {
-            self.sessions.all().any(|session| session.id() == id && session.has_channel)
-        };
-        // Beside a standby only the channel of the active one is missing.
-        let only =
-            self.sessions.standby.as_ref().and(self.sessions.active.as_ref()).map(Session::id);
-        let is_wanted = |connector: &&ConnectorOnClient| {
-            !is_open(connector.id) && only.is_none_or(|only| connector.id == only)
-        };
-        let (before, from) = self.connectors.split_at(self.first % self.connectors.len().max(1));
-        let mut connectors: Vec<ConnectorOnClient> =
-            from.iter().chain(before).filter(is_wanted).cloned().collect();
-        connectors.sort_by_key(|connector| {
-            (Some(connector.id) == avoided, Some(connector.id) != self.preferred)
-        });
-        self.seek = (!connectors.is_empty()).then(|| Seek::new(connectors, at));
     }
 }
