@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use adit_proto::http3::{Http3Code, RequestHead};
-use quinn_proto::ConnectionHandle;
+use quinn_proto::{ConnectionHandle, Endpoint as Quic};
 
 use super::QuicEndpoint;
 use crate::{
@@ -101,22 +101,11 @@ impl QuicEndpoint {
         }
         connection.turn(requested, scratch, now);
 
-        let mut has_drained = false;
-        while let Some(event) = connection.quic().poll_endpoint_events() {
-            has_drained |= event.is_drained();
-            if let Some(event) = quic.handle_event(ConnectionHandle(place), event) {
-                connection.handle_event(event);
-            }
-        }
+        let mut has_drained = exchange_events(quic, connection);
         if !has_drained {
             send(connection, udp, buffer, counters, now);
             // What was sent may have changed what is to be said to the endpoint.
-            while let Some(event) = connection.quic().poll_endpoint_events() {
-                has_drained |= event.is_drained();
-                if let Some(event) = quic.handle_event(ConnectionHandle(place), event) {
-                    connection.handle_event(event);
-                }
-            }
+            has_drained = exchange_events(quic, connection);
         }
         let (remote, carries) = (connection.quic().remote_address(), connection.tunnel().is_some());
         let timeout = if has_drained { None } else { connection.quic().poll_timeout() };
@@ -139,6 +128,20 @@ impl QuicEndpoint {
             self.remove(place);
         }
     }
+}
+
+/// Passes on what a connection and quinn's endpoint have to say to each other; true: the connection
+/// has drained.
+fn exchange_events(quic: &mut Quic, connection: &mut Connection) -> bool {
+    let handle = ConnectionHandle(connection.id().place);
+    let mut has_drained = false;
+    while let Some(event) = connection.quic().poll_endpoint_events() {
+        has_drained |= event.is_drained();
+        if let Some(event) = quic.handle_event(handle, event) {
+            connection.handle_event(event);
+        }
+    }
+    has_drained
 }
 
 /// Sends everything that a connection may send at this moment.
