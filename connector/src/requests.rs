@@ -14,7 +14,7 @@ mod tcp;
 mod udp;
 
 use adit_proto::{
-    Reason,
+    Protocol, Reason,
     http3::RequestHead,
     masque::{IpTarget, ProxyRequest},
 };
@@ -103,10 +103,17 @@ impl RequestServer {
                 answer::refuse(request, &Refusal::scoped());
             }
             ProxyRequest::ConnectUdp { host, port } => {
-                udp::serve(self, request, member, &host, port).await;
+                match dial::authorize(&self, &member, Protocol::Udp, &host, port).await {
+                    Ok((service, flow)) => udp::serve(request, service, flow).await,
+                    Err(refusal) => answer::refuse(request, &refusal),
+                }
             }
             ProxyRequest::ConnectTcp { host, port } => {
-                tcp::serve(self, request, member, &host, port).await;
+                let _open = self.streams.open();
+                match dial::authorize(&self, &member, Protocol::Tcp, &host, port).await {
+                    Ok((service, flow)) => tcp::serve(request, service, flow).await,
+                    Err(refusal) => answer::refuse(request, &refusal),
+                }
             }
         }
     }

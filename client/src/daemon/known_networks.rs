@@ -140,16 +140,6 @@ fn drop_first<T>(all: &mut Vec<T>, max_len: usize) {
 mod tests {
     use super::*;
 
-    fn route(destination: &str, gateway: Option<&str>, interface: u32, metric: u32) -> Route {
-        Route {
-            destination: destination.parse().unwrap(),
-            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            interface,
-            metric,
-            source: None,
-        }
-    }
-
     fn network(number: u8) -> NetworkId {
         let gateway = IpAddr::from([10, 0, number, 1]);
         NetworkId { gateway, prefix: format!("10.0.{number}.0/24").parse().unwrap() }
@@ -166,12 +156,12 @@ mod tests {
     #[test]
     fn a_network_is_its_gateway_and_the_prefix_toward_it() {
         let table = [
-            route("0.0.0.0/0", Some("192.168.1.1"), 2, 600),
-            route("0.0.0.0/0", Some("10.0.0.1"), 3, 100),
-            route("::/0", Some("fe80::1"), 3, 0),
-            route("192.168.1.0/24", None, 2, 600),
-            route("10.0.0.0/16", None, 3, 100),
-            route("10.9.0.0/24", None, 9, 0),
+            Route::sample("0.0.0.0/0", Some("192.168.1.1"), 2, 600),
+            Route::sample("0.0.0.0/0", Some("10.0.0.1"), 3, 100),
+            Route::sample("::/0", Some("fe80::1"), 3, 0),
+            Route::sample("192.168.1.0/24", None, 2, 600),
+            Route::sample("10.0.0.0/16", None, 3, 100),
+            Route::sample("10.9.0.0/24", None, 9, 0),
         ];
         let found = NetworkId::find(&table).unwrap();
         assert_eq!(found.to_string(), "10.0.0.0/16 by 10.0.0.1");
@@ -180,9 +170,9 @@ mod tests {
     #[test]
     fn a_network_of_ipv6_alone_is_told_by_more_than_its_link() {
         let table = [
-            route("::/0", Some("fe80::1"), 2, 1024),
-            route("fe80::/64", None, 2, 256),
-            route("2001:db8:7::/64", None, 2, 256),
+            Route::sample("::/0", Some("fe80::1"), 2, 1024),
+            Route::sample("fe80::/64", None, 2, 256),
+            Route::sample("2001:db8:7::/64", None, 2, 256),
         ];
         let found = NetworkId::find(&table).unwrap();
         assert_eq!(found.to_string(), "2001:db8:7::/64 by fe80::1");

@@ -22,6 +22,25 @@ pub(crate) struct Route {
     pub(crate) source: Option<IpAddr>,
 }
 
+#[cfg(test)]
+impl Route {
+    /// A route that says no source.
+    pub(crate) fn sample(
+        destination: &str,
+        gateway: Option<&str>,
+        interface: u32,
+        metric: u32,
+    ) -> Self {
+        Self {
+            destination: destination.parse().unwrap(),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            interface,
+            metric,
+            source: None,
+        }
+    }
+}
+
 /// How a wanted prefix and a route that was there before meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overlap {
@@ -119,16 +138,6 @@ mod tests {
 
     const TUNNEL: u32 = 9;
 
-    fn route(destination: &str, gateway: Option<&str>, interface: u32, metric: u32) -> Route {
-        Route {
-            destination: destination.parse().unwrap(),
-            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            interface,
-            metric,
-            source: None,
-        }
-    }
-
     fn found(prefix: &str, table: &[Route]) -> Vec<Overlap> {
         let found = overlaps(&prefix.parse().unwrap(), table, TUNNEL);
         found.into_iter().map(|(overlap, _)| overlap).collect()
@@ -143,8 +152,10 @@ mod tests {
 
     #[test]
     fn overlaps_are_told_apart() {
-        let table =
-            [route("0.0.0.0/0", Some("192.168.1.1"), 2, 0), route("192.168.1.0/24", None, 2, 0)];
+        let table = [
+            Route::sample("0.0.0.0/0", Some("192.168.1.1"), 2, 0),
+            Route::sample("192.168.1.0/24", None, 2, 0),
+        ];
         assert_eq!(found("192.168.1.0/24", &table), [Overlap::Same]);
         assert_eq!(found("192.168.0.0/16", &table), [Overlap::RouteInside]);
         assert_eq!(found("192.168.1.7/32", &table), [Overlap::PrefixInside]);
@@ -153,16 +164,16 @@ mod tests {
 
     #[test]
     fn our_own_routes_overlap_nothing() {
-        let table = [route("10.9.0.0/24", None, TUNNEL, 0)];
+        let table = [Route::sample("10.9.0.0/24", None, TUNNEL, 0)];
         assert_eq!(found("10.9.0.0/24", &table), []);
     }
 
     #[test]
     fn the_way_outside_is_the_most_specific_and_cheapest_that_is_not_ours() {
         let table = [
-            route("0.0.0.0/0", Some("192.168.1.1"), 2, 600),
-            route("0.0.0.0/0", Some("10.0.0.1"), 3, 100),
-            route("10.9.0.0/16", None, TUNNEL, 0),
+            Route::sample("0.0.0.0/0", Some("192.168.1.1"), 2, 600),
+            Route::sample("0.0.0.0/0", Some("10.0.0.1"), 3, 100),
+            Route::sample("10.9.0.0/16", None, TUNNEL, 0),
         ];
         let outside = route_outside("10.9.0.5".parse().unwrap(), &table, TUNNEL).unwrap();
         assert_eq!(outside.interface, 3);
@@ -174,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_address_without_a_way_has_none() {
-        let table = [route("10.9.0.0/16", None, TUNNEL, 0)];
+        let table = [Route::sample("10.9.0.0/16", None, TUNNEL, 0)];
         assert!(route_outside("10.9.0.5".parse().unwrap(), &table, TUNNEL).is_none());
     }
 }

@@ -3,8 +3,11 @@
 mod carriers;
 mod contest;
 mod latency;
+mod nearness;
+mod search;
 mod seek;
 mod session;
+mod sessions;
 mod site;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,15 @@ use std::net::SocketAddr;
 
 use adit_policy::Denial;
 use adit_proto::{Protocol, Reason};
+use adit_tunnel::IncomingRequest;
 use tokio::net::lookup_host;
+use tracing::debug;
 
-use super::{RequestServer, answer::Refusal, authorized::AuthorizedFlow};
+use super::{
+    RequestServer,
+    answer::{self, Refusal},
+    authorized::AuthorizedFlow,
+};
 use crate::sessions::Member;
 
 /// Finds the first address of a host that the device may reach. What is decided about is what is
@@ -33,8 +39,14 @@ pub(super) async fn authorize(
     Err(Refusal::denied(&denied))
 }
 
+/// Tells a client that its service could not be reached.
+pub(super) fn refuse(request: IncomingRequest, service: SocketAddr, error: &std::io::Error) {
+    debug!(%service, %error, "Failed to reach a service");
+    answer::refuse(request, &refusal_of(service, error));
+}
+
 /// What RFC 9209 §2.3 calls an error of the operating system.
-pub(super) fn refusal_of(service: SocketAddr, error: &std::io::Error) -> Refusal {
+fn refusal_of(service: SocketAddr, error: &std::io::Error) -> Refusal {
     use std::io::ErrorKind;
 
     let kind = error.kind();

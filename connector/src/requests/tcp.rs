@@ -1,15 +1,14 @@
 //! CONNECT: a stream to a service (RFC 9114 §4.4).
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
-use adit_proto::{Protocol, http3::Http3Code};
+use adit_proto::http3::Http3Code;
 use adit_tunnel::IncomingRequest;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{io::copy_bidirectional_with_sizes, net::TcpStream, time::timeout};
 use tracing::debug;
 
-use super::{RequestServer, answer, counted::Counted, dial};
-use crate::sessions::Member;
+use super::{answer, authorized::AuthorizedFlow, counted::Counted, dial};
 
 /// How long a service may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,22 +16,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that are under way between two streams, each way.
 const BUFFER_LEN: usize = 64 << 10;
 
-pub(super) async fn serve(
-    server: RequestServer,
-    request: IncomingRequest,
-    member: Member,
-    host: &str,
-    port: u16,
-) {
-    let _open = server.streams.open();
-    let (service, mut flow) =
-        match dial::authorize(&server, &member, Protocol::Tcp, host, port).await {
-            Ok(authorized) => authorized,
-            Err(refusal) => {
-                answer::refuse(request, &refusal);
-                return;
-            }
-        };
+pub(super) async fn serve(request: IncomingRequest, service: SocketAddr, mut flow: AuthorizedFlow) {
     let dialled = tokio::select! {
         dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(service)) => {
             dialled.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
@@ -42,8 +26,7 @@ pub(super) async fn serve(
     let mut upstream = match dialled {
         Ok(upstream) => upstream,
         Err(error) => {
-            debug!(%service, %error, "Failed to reach a service");
-            answer::refuse(request, &dial::refusal_of(service, &error));
+            dial::refuse(request, service, &error);
             return;
         }
     };

@@ -7,7 +7,6 @@ use std::{
 };
 
 use adit_proto::{
-    Protocol,
     http3::{Http3Code, decode_varint},
     masque::{CONTEXT_ID_PACKET, Capsule},
 };
@@ -16,8 +15,7 @@ use bytes::Bytes;
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use super::{RequestServer, answer, dial};
-use crate::sessions::Member;
+use super::{answer, authorized::AuthorizedFlow, dial};
 
 /// Silence after which a flow of UDP is over: RFC 9298 §6.1 asks for two minutes at least.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -25,26 +23,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// The longest payload of UDP there is.
 const MAX_PAYLOAD_LEN: usize = 65_527;
 
-pub(super) async fn serve(
-    server: RequestServer,
-    request: IncomingRequest,
-    member: Member,
-    host: &str,
-    port: u16,
-) {
-    let (service, mut flow) =
-        match dial::authorize(&server, &member, Protocol::Udp, host, port).await {
-            Ok(authorized) => authorized,
-            Err(refusal) => {
-                answer::refuse(request, &refusal);
-                return;
-            }
-        };
+pub(super) async fn serve(request: IncomingRequest, service: SocketAddr, mut flow: AuthorizedFlow) {
     let upstream = match dial(service).await {
         Ok(upstream) => upstream,
         Err(error) => {
-            debug!(%service, %error, "Failed to reach a service");
-            answer::refuse(request, &dial::refusal_of(service, &error));
+            dial::refuse(request, service, &error);
             return;
         }
     };

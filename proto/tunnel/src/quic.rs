@@ -20,10 +20,14 @@ mod answers;
 mod config;
 mod congestion;
 mod connection;
+mod connections;
+mod counters;
 mod endpoint;
+mod event;
 mod http;
 mod initial;
 mod mailbox;
+mod name;
 mod newcomers;
 mod packets;
 mod pipe;
@@ -34,16 +38,15 @@ mod strangers;
 mod tests;
 mod violation;
 
-pub use endpoint::{
-    QuicConnectionId, QuicCounters, QuicEndpoint, QuicEvent, QuicStreamId, QuicUse,
-};
+pub use counters::QuicCounters;
+pub use endpoint::{QuicEndpoint, QuicUse};
+pub use event::QuicEvent;
 pub use mailbox::{QuicConnection, QuicError};
+pub use name::{QuicConnectionId, QuicStreamId};
 pub use retry::{RetrySource, Unproven};
 
 pub(crate) use mailbox::{QuicHandle, QuicResponder, RequestDatagrams};
 pub(crate) use pipe::Pipe;
-
-use crate::IncomingRequest;
 
 /// Whether a datagram is QUIC's: its fixed bit is set (RFC 9000 §17), which it is in no message of
 /// WireGuard. RFC 9287, which would clear it, is not offered.

@@ -22,6 +22,7 @@ mod outbound;
 mod outbox;
 mod path_mtu;
 mod peer;
+mod peers;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -36,5 +37,6 @@ pub use message::DATA_OVERHEAD;
 pub use outbound::{Outbound, SendLosses};
 pub use outbox::{Transmit, TunnelEvent};
 pub use peer::PeerStatus;
+pub use peers::PeerId;
 pub use secret::WireguardSecret;
-pub use tunnel::{PeerConfig, PeerId, Received, Sealed, Tunnel, UpsertError};
+pub use tunnel::{PeerConfig, Received, Sealed, Tunnel, UpsertError};

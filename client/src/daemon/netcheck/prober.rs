@@ -190,8 +190,7 @@ impl Worker {
                         search.path.handle_answer(id.len, id.attempt, now);
                     }
                 } else if is_quic(datagram.bytes) {
-                    // Nobody connects to a client, and so nobody has to prove an address to it.
-                    let _nobody = self.quic.handle_datagram(&datagram, now);
+                    self.quic.handle_datagram(&datagram, now);
                 }
             }
         }

@@ -164,6 +164,23 @@ impl Session {
         })
     }
 
+    /// What the user is told when no carrier reaches the connector.
+    pub(super) fn trouble(&self) -> Option<String> {
+        if !self.carriers.is_in_trouble() {
+            return None;
+        }
+        let endpoint = self.endpoint;
+        let why = self.carrier_problem.as_ref().map(|why| format!(" ({why})"));
+        let why = why.unwrap_or_default();
+        Some(match self.carriers.choice().only() {
+            None => format!("no carrier reaches {endpoint}{why}"),
+            Some(only) => format!(
+                "{only} does not reach {endpoint}{why}; does a firewall block it? Next: adit set \
+                 carrier auto"
+            ),
+        })
+    }
+
     /// Ends it.
     pub(super) fn drop_into(mut self, outbox: &mut Outbox) {
         if self.has_channel {

@@ -2,23 +2,24 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use adit_proto::{ClientMessage, ConnectorId, ConnectorOnClient, SiteId, WireguardPublicKey};
+use adit_proto::{ClientMessage, ConnectorOnClient, SiteId, WireguardPublicKey};
 use ipnet::IpNet;
 
 use super::{
-    Admittance, AttemptId, OpenFlows, Outbox, SessionEnd, SiteCommand, SiteView, StandbyView,
+    Admittance, AttemptId, OpenFlows, Outbox, SessionEnd, SiteCommand, SiteView,
     contest::{Contest, Verdict},
-    seek::{Round, Seek},
+    nearness::Nearness,
+    search::Search,
+    seek::Round,
     session::{Role, Session},
+    sessions::Sessions,
 };
 use crate::{
     carrier::{Carrier, CarrierChoice},
     daemon::{backoff::Backoff, backoff::Jitter, clock::Now},
-    ipc::SessionState,
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -37,36 +38,18 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(600);
 /// After a contest that nobody won, how long until the next.
 const CONTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A standby takes over if it costs less than two thirds, and less by this at least, so many times
-/// in a row; but not again so soon.
-const NEARER_BY: Duration = Duration::from_millis(5);
-const NEARER_TIMES: u32 = 3;
-const STICKS_FOR: Duration = Duration::from_secs(300);
-
 /// The connectors of one site: one carries, another stands by.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
-    first: usize,
     prefixes: BTreeSet<IpNet>,
-    connectors: Vec<ConnectorOnClient>,
-    /// Packets go there.
-    active: Option<Session>,
-    /// Admitted and carried, so that packets can go there at once.
-    standby: Option<Session>,
-    /// One that was active before. If it drains, its flows end there until then. If it refuses us,
-    /// it is heard out: what tells flows that they are cut may lie behind what was sent before.
-    leaving: Option<(Instant, Session)>,
-    /// A search under way for what is missing of both.
-    seek: Option<Seek>,
+    sessions: Sessions,
+    search: Search,
     contest: Option<Contest>,
     next_contest: Instant,
     backoff: Backoff,
     standby_backoff: Backoff,
-    preferred: Option<ConnectorId>,
-    /// How often in a row the standby was found nearer.
-    nearer: u32,
-    moved: Option<Instant>,
+    nearness: Nearness,
     problem: Option<SessionEnd>,
     /// Whether the first search has ended, well or not.
     is_settled: bool,
@@ -78,20 +61,14 @@ impl Site {
     pub(super) fn new(name: String, first: usize, now: Instant) -> Self {
         Self {
             name,
-            first,
             prefixes: BTreeSet::new(),
-            connectors: Vec::new(),
-            active: None,
-            standby: None,
-            leaving: None,
-            seek: None,
+            sessions: Sessions::default(),
+            search: Search::new(first),
             contest: None,
             next_contest: now,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             standby_backoff: Backoff::new(FIRST_STANDBY_RETRY, LONGEST_STANDBY_RETRY),
-            preferred: None,
-            nearer: 0,
-            moved: None,
+            nearness: Nearness::default(),
             problem: None,
             is_settled: false,
         }
@@ -105,18 +82,18 @@ impl Site {
         if self.prefixes == prefixes {
             return;
         }
-        self.finish_hearing_out(outbox);
+        self.sessions.finish_hearing_out(outbox);
         self.prefixes = prefixes;
-        self.upsert_all(outbox);
+        self.sessions.upsert_all(&self.prefixes, outbox);
     }
 
     pub(super) fn set_choice(&mut self, choice: CarrierChoice, outbox: &mut Outbox, now: Now) {
-        for session in self.active.iter_mut().chain(&mut self.standby) {
+        for session in self.sessions.both_mut() {
             let steps = session.carriers.set_choice(choice, now.instant);
             session.carrier_problem = None;
             session.follow(steps, outbox);
         }
-        self.upsert_all(outbox);
+        self.sessions.upsert_all(&self.prefixes, outbox);
         self.handle_timeout(outbox, now);
     }
 
@@ -131,11 +108,11 @@ impl Site {
     ) {
         name.clone_into(&mut self.name);
         self.is_settled |= connectors.is_empty();
-        if self.connectors == connectors {
+        if self.search.connectors == connectors {
             return;
         }
-        self.finish_leaving(outbox);
-        self.connectors = connectors.to_vec();
+        self.sessions.finish_leaving(outbox);
+        self.search.connectors = connectors.to_vec();
         let has_same_keys = |held: &Session| {
             let held = &held.connector;
             connectors.iter().any(|connector| {
@@ -144,21 +121,18 @@ impl Site {
                     && connector.wireguard_public_key == held.wireguard_public_key
             })
         };
-        for session in [&mut self.active, &mut self.standby] {
+        for session in [&mut self.sessions.active, &mut self.sessions.standby] {
             if let Some(gone) = session.take_if(|session| !has_same_keys(session)) {
                 gone.drop_into(outbox);
             }
         }
-        if let Some(seek) = self.seek.take() {
-            seek.stop(outbox);
-        }
+        self.search.stop(outbox);
         self.settle(outbox, now);
-        self.seek(None, now.instant);
+        self.search.begin(&self.sessions, None, now.instant);
     }
 
     pub(super) fn owns(&self, attempt: AttemptId) -> bool {
-        self.sessions().any(|session| session.attempt == attempt)
-            || self.seek.as_ref().is_some_and(|seek| seek.owns(attempt))
+        self.sessions.all().any(|session| session.attempt == attempt) || self.search.owns(attempt)
     }
 
     pub(super) fn handle_admitted(
@@ -169,22 +143,21 @@ impl Site {
         now: Now,
     ) {
         // A session that is admitted again has shown a fresh credential; nothing else changes.
-        let Some(connector) = self.seek.as_mut().and_then(|seek| seek.handle_admitted(attempt))
-        else {
-            return;
-        };
+        let Some(connector) = self.search.handle_admitted(attempt) else { return };
         let public_key = connector.wireguard_public_key;
         let is_its = |held: &mut Session| held.public_key() == public_key;
-        let was_active = self.active.take_if(is_its);
-        if was_active.is_none() && self.active.is_some() && self.standby.is_some() {
+        let was_active = self.sessions.active.take_if(is_its);
+        if was_active.is_none() && self.sessions.active.is_some() && self.sessions.standby.is_some()
+        {
             outbox.push(SiteCommand::StopSession { attempt });
             return;
         }
-        self.finish_hearing_out(outbox);
-        if self.leaving.as_ref().is_some_and(|(_until, it)| it.public_key() == public_key) {
-            self.finish_leaving(outbox);
+        self.sessions.finish_hearing_out(outbox);
+        if self.sessions.leaving.as_ref().is_some_and(|(_until, it)| it.public_key() == public_key)
+        {
+            self.sessions.finish_leaving(outbox);
         }
-        let role = match (&was_active, &self.active) {
+        let role = match (&was_active, &self.sessions.active) {
             (Some(_), _) | (None, None) => Role::Active,
             (None, Some(_)) => Role::Standby,
         };
@@ -193,21 +166,19 @@ impl Site {
         session.follow(session.carriers.handle_readmitted(), outbox);
         match role {
             Role::Active => {
-                self.preferred = Some(session.id());
+                self.search.preferred = Some(session.id());
                 self.problem = None;
-                self.active = Some(session);
+                self.sessions.active = Some(session);
             }
             Role::Standby => {
                 self.standby_backoff.reset();
-                self.standby = Some(session);
+                self.sessions.standby = Some(session);
             }
         }
-        if self.missing() == 0
-            && let Some(seek) = self.seek.take()
-        {
-            seek.stop(outbox);
+        if self.search.is_done(&self.sessions) {
+            self.search.stop(outbox);
         }
-        self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+        self.search.begin(&self.sessions, None, now.instant + FIRST_STANDBY_RETRY);
         self.handle_timeout(outbox, now);
     }
 
@@ -220,26 +191,26 @@ impl Site {
         now: Now,
     ) {
         let is_its = |session: &Session| session.attempt == attempt;
-        if self.active.as_ref().is_some_and(is_its) {
+        if self.sessions.active.as_ref().is_some_and(is_its) {
             self.handle_active_ended(end, outbox, jitter, now);
-        } else if let Some(mut session) = self.standby.take_if(|session| is_its(session)) {
+        } else if let Some(mut session) = self.sessions.standby.take_if(|session| is_its(session)) {
             session.has_channel = false;
             session.drop_into(outbox);
             let wait = self.standby_backoff.next(jitter);
-            self.seek(None, now.instant + wait);
+            self.search.begin(&self.sessions, None, now.instant + wait);
         } else if let Some((until, mut session)) =
-            self.leaving.take_if(|(_until, session)| is_its(session))
+            self.sessions.leaving.take_if(|(_until, session)| is_its(session))
         {
             session.has_channel = false;
             if session.is_draining {
                 session.drop_into(outbox);
-                self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+                self.search.begin(&self.sessions, None, now.instant + FIRST_STANDBY_RETRY);
             } else {
-                self.leaving = Some((until, session));
+                self.sessions.leaving = Some((until, session));
             }
-        } else if let Some(seek) = &mut self.seek {
+        } else if let Some(left) = self.search.handle_failed(attempt, now.instant) {
             self.problem = Some(end);
-            if seek.handle_failed(attempt, now.instant) == Round::IsOver {
+            if left == Round::IsOver {
                 self.handle_round_over(outbox, jitter, now);
             }
         }
@@ -252,7 +223,7 @@ impl Site {
         jitter: &mut Jitter,
         now: Now,
     ) {
-        let Some(mut session) = self.active.take() else { return };
+        let Some(mut session) = self.sessions.active.take() else { return };
         let was_refused = matches!(end, SessionEnd::Refused(_));
         session.has_channel = false;
         session.is_draining = false;
@@ -270,29 +241,25 @@ impl Site {
         };
         let connector = session.connector.clone();
         if was_refused {
-            self.finish_leaving(outbox);
-            if self.standby.is_some() {
+            self.sessions.finish_leaving(outbox);
+            if self.sessions.standby.is_some() {
                 session.upsert(Role::Standby, &self.prefixes, outbox);
                 self.move_to_standby(OpenFlows::Follow, outbox, now);
             }
-            self.leaving = Some((now.instant + HEARD_OUT, session));
+            self.sessions.leaving = Some((now.instant + HEARD_OUT, session));
         } else {
-            self.active = Some(session);
+            self.sessions.active = Some(session);
             self.begin_contest(outbox, now);
         }
-        match &mut self.seek {
-            Some(seek) => seek.hurry(&connector, now.instant + wait),
-            None => self.seek(None, now.instant + wait),
-        }
+        self.search.hurry_to(&connector, &self.sessions, now.instant + wait);
     }
 
     fn handle_round_over(&mut self, outbox: &mut Outbox, jitter: &mut Jitter, now: Now) {
         self.is_settled = true;
-        self.seek = None;
-        if let Some(active) = &mut self.active {
+        if let Some(active) = &mut self.sessions.active {
             active.is_missed = !active.has_channel;
         }
-        let active = self.active.as_ref().filter(|session| session.has_channel);
+        let active = self.sessions.active.as_ref().filter(|session| session.has_channel);
         if let Some(draining) = active.filter(|session| session.is_draining) {
             draining.tell(ClientMessage::Stays, outbox);
         }
@@ -301,26 +268,25 @@ impl Site {
             None => &mut self.backoff,
         };
         let wait = backoff.next(jitter);
-        self.seek(None, now.instant + wait);
+        self.search.begin(&self.sessions, None, now.instant + wait);
     }
 
     pub(super) fn handle_draining(&mut self, attempt: AttemptId, outbox: &mut Outbox, now: Now) {
         let is_its = |session: &Session| session.attempt == attempt;
-        if let Some(draining) = self.standby.take_if(|session| is_its(session)) {
+        if let Some(draining) = self.sessions.standby.take_if(|session| is_its(session)) {
             let id = draining.id();
             draining.drop_into(outbox);
-            self.seek(Some(id), now.instant + FIRST_STANDBY_RETRY);
-        } else if let Some(active) = self.active.as_mut().filter(|session| is_its(session)) {
+            self.search.begin(&self.sessions, Some(id), now.instant + FIRST_STANDBY_RETRY);
+        } else if let Some(active) = self.sessions.active.as_mut().filter(|session| is_its(session))
+        {
             active.is_draining = true;
             let id = active.id();
-            self.preferred = None;
-            if self.connectors.iter().all(|connector| connector.id == id) {
+            self.search.preferred = None;
+            if self.search.connectors.iter().all(|connector| connector.id == id) {
                 active.tell(ClientMessage::Stays, outbox);
-            } else if self.standby.is_none() {
-                if let Some(seek) = self.seek.take() {
-                    seek.stop(outbox);
-                }
-                self.seek(None, now.instant);
+            } else if self.sessions.standby.is_none() {
+                self.search.stop(outbox);
+                self.search.begin(&self.sessions, None, now.instant);
             }
             self.settle(outbox, now);
         }
@@ -333,11 +299,11 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if let Some(session) = self.session_with(public_key) {
+        if let Some(session) = self.sessions.with_key(public_key) {
             let steps = session.carriers.handle_up(carrier, now.instant);
             session.carrier_problem = None;
             session.follow(steps, outbox);
-            self.is_settled |= self.active.as_ref().is_some_and(Session::is_carried);
+            self.is_settled |= self.sessions.active.as_ref().is_some_and(Session::is_carried);
             self.handle_alive(public_key);
             self.settle(outbox, now);
         }
@@ -351,18 +317,15 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if let Some(session) = self.session_with(public_key) {
+        if let Some(session) = self.sessions.with_key(public_key) {
             let was_carried = session.is_carried();
             let steps = session.carriers.handle_down(carrier, now.instant);
             session.carrier_problem = Some(format!("{carrier}: {why}"));
             session.follow(steps, outbox);
             let is_lost = was_carried && !session.is_carried();
-            if is_lost && self.standby.is_none() {
+            if is_lost && self.sessions.standby.is_none() {
                 // Somebody waits for a standby now.
-                match &mut self.seek {
-                    Some(seek) => seek.begin(now.instant),
-                    None => self.seek(None, now.instant),
-                }
+                self.search.hurry(&self.sessions, now.instant);
             }
             self.handle_timeout(outbox, now);
         }
@@ -375,7 +338,7 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        if self.active.as_ref().is_some_and(|active| active.public_key() == *public_key) {
+        if self.sessions.active.as_ref().is_some_and(|active| active.public_key() == *public_key) {
             self.begin_contest(outbox, now);
         }
     }
@@ -383,9 +346,9 @@ impl Site {
     /// A connector answers by what carries its packets.
     fn handle_alive(&mut self, public_key: &WireguardPublicKey) {
         let is_its = |session: &Session| session.public_key() == *public_key;
-        if self.active.as_ref().is_some_and(is_its) {
+        if self.sessions.active.as_ref().is_some_and(is_its) {
             self.contest = None;
-        } else if self.standby.as_ref().is_some_and(is_its)
+        } else if self.sessions.standby.as_ref().is_some_and(is_its)
             && let Some(contest) = &mut self.contest
         {
             contest.handle_standby_answered();
@@ -401,8 +364,8 @@ impl Site {
         outbox: &mut Outbox,
         now: Now,
     ) {
-        let both = self.active.iter_mut().chain(&mut self.standby);
-        let Some(session) = both.into_iter().find(|session| session.attempt == attempt) else {
+        let Some(session) = self.sessions.both_mut().find(|session| session.attempt == attempt)
+        else {
             return;
         };
         if !session.latency.handle_pong(request_id, load, now.instant) {
@@ -418,27 +381,20 @@ impl Site {
     }
 
     pub(super) fn handle_timeout(&mut self, outbox: &mut Outbox, now: Now) {
-        if let Some(seek) = &mut self.seek {
-            seek.handle_timeout(outbox, now.instant);
+        self.search.handle_timeout(outbox, now.instant);
+        if self.sessions.leaving.as_ref().is_some_and(|(until, _session)| *until <= now.instant) {
+            self.sessions.finish_leaving(outbox);
+            self.search.begin(&self.sessions, None, now.instant);
         }
-        if self.leaving.as_ref().is_some_and(|(until, _session)| *until <= now.instant) {
-            self.finish_leaving(outbox);
-            self.seek(None, now.instant);
-        }
-        let leaving = self.leaving.as_mut().map(|(_until, session)| session);
-        // One that refuses us is not asked again.
-        let leaving = leaving.filter(|session| session.is_draining);
-        for session in self.active.iter_mut().chain(&mut self.standby).chain(leaving) {
-            session.handle_timeout(outbox, now.instant);
-        }
+        self.sessions.handle_timeout(outbox, now.instant);
         self.is_settled |=
-            self.active.as_ref().is_some_and(|session| session.carriers.is_in_trouble());
+            self.sessions.active.as_ref().is_some_and(|session| session.carriers.is_in_trouble());
         match self.contest.as_mut().map(|contest| contest.handle_timeout(now.instant)) {
             None | Some(Verdict::Open) => {}
-            Some(Verdict::AskAgain) => self.probe_both(outbox, now),
+            Some(Verdict::AskAgain) => self.sessions.probe_both(outbox, now),
             Some(Verdict::StandbyWins) => {
                 self.contest = None;
-                if self.standby.as_ref().is_some_and(Session::is_ready) {
+                if self.sessions.standby.as_ref().is_some_and(Session::is_ready) {
                     self.move_to_standby(OpenFlows::Follow, outbox, now);
                 }
             }
@@ -452,26 +408,22 @@ impl Site {
 
     /// Ends everything.
     pub(super) fn stop(&mut self, outbox: &mut Outbox) {
-        if let Some(seek) = self.seek.take() {
-            seek.stop(outbox);
-        }
-        self.finish_leaving(outbox);
-        for session in self.active.take().into_iter().chain(self.standby.take()) {
-            session.drop_into(outbox);
-        }
+        self.search.stop(outbox);
+        self.sessions.stop(outbox);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let seek = self.seek.as_ref().and_then(Seek::poll_timeout);
-        let sessions = self.sessions().filter_map(Session::poll_timeout);
-        let leaving = self.leaving.as_ref().map(|(until, _session)| *until);
+        let search = self.search.poll_timeout();
         let contest = self.contest.as_ref().map(Contest::poll_timeout);
-        sessions.chain(seek).chain(leaving).chain(contest).min()
+        self.sessions.poll_timeout().into_iter().chain(search).chain(contest).min()
     }
 
     pub(super) fn is_established(&self) -> bool {
         let has_channel = |session: &Session| session.has_channel || !session.is_missed;
-        self.active.as_ref().is_some_and(|session| has_channel(session) && session.is_carried())
+        self.sessions
+            .active
+            .as_ref()
+            .is_some_and(|session| has_channel(session) && session.is_carried())
     }
 
     pub(super) const fn is_settled(&self) -> bool {
@@ -479,17 +431,11 @@ impl Site {
     }
 
     pub(super) fn view(&self, id: SiteId) -> SiteView<'_> {
-        let active = self.active.as_ref();
-        let state = match active {
-            None => SessionState::Seeking,
-            Some(session) if !session.has_channel => SessionState::Reconnecting,
-            Some(session) if !session.is_carried() => SessionState::Handshaking,
-            Some(_) => SessionState::Established,
-        };
+        let active = self.sessions.active.as_ref();
         SiteView {
             id,
             name: &self.name,
-            state,
+            state: self.sessions.state(),
             connector: active.map(|session| &session.connector),
             attempt: active.map(|session| session.attempt),
             endpoint: active.map(|session| session.endpoint),
@@ -497,42 +443,22 @@ impl Site {
             round_trip: active.and_then(|session| session.latency.round_trip()),
             load: active.map(|session| session.latency.load()),
             since: active.map(|session| session.since),
-            standby: self.standby.as_ref().map(|session| StandbyView {
-                connector: &session.connector,
-                endpoint: session.endpoint,
-                carrier: session.carriers.current(),
-                round_trip: session.latency.round_trip(),
-                load: session.latency.load(),
-                since: session.since,
-            }),
+            standby: self.sessions.standby_view(),
             problem: self.problem(),
         }
     }
 
     fn problem(&self) -> Option<String> {
-        if let Some(session) = &self.active
+        if let Some(session) = &self.sessions.active
             && session.has_channel
         {
-            return session.carriers.is_in_trouble().then(|| {
-                let endpoint: SocketAddr = session.endpoint;
-                let why = session.carrier_problem.as_ref().map(|why| format!(" ({why})"));
-                let why = why.unwrap_or_default();
-                match session.carriers.choice().only() {
-                    None => format!("no carrier reaches {endpoint}{why}"),
-                    Some(only) => format!(
-                        "{only} does not reach {endpoint}{why}; does a firewall block it? Next: \
-                         adit set carrier auto"
-                    ),
-                }
-            });
+            return session.trouble();
         }
-        if self.connectors.is_empty() {
+        if self.search.connectors.is_empty() {
             return Some("the site has no connector; ask an administrator".to_owned());
         }
-        let names: Vec<&str> = match &self.seek {
-            Some(seek) => seek.connectors().map(|connector| connector.name.as_str()).collect(),
-            None => Vec::new(),
-        };
+        let names: Vec<&str> =
+            self.search.sought().map(|connector| connector.name.as_str()).collect();
         self.problem.as_ref().map(|end| match names.as_slice() {
             [] | [_, _, ..] => end.to_string(),
             [name] => format!("{name}: {end}"),
@@ -541,16 +467,15 @@ impl Site {
 
     /// Moves to the standby when that is better.
     fn settle(&mut self, outbox: &mut Outbox, now: Now) {
-        let Some(standby) = &self.standby else { return };
-        let Some(active) = &self.active else {
+        let Some(standby) = &self.sessions.standby else { return };
+        let Some(active) = &self.sessions.active else {
             self.move_to_standby(OpenFlows::Follow, outbox, now);
             return;
         };
         if !standby.is_ready() {
             return;
         }
-        let may_move = self.moved.is_none_or(|at| now.instant >= at + STICKS_FOR);
-        if active.is_draining || (self.nearer >= NEARER_TIMES && may_move) {
+        if active.is_draining || self.nearness.calls_for_move(now.instant) {
             self.move_to_standby(OpenFlows::Stay, outbox, now);
         } else if !active.is_carried() {
             self.begin_contest(outbox, now);
@@ -560,15 +485,16 @@ impl Site {
     /// Notes whether the standby is nearer.
     fn compare(&mut self) {
         let cost = |session: &Option<Session>| session.as_ref()?.latency.cost();
-        if let (Some(active), Some(standby)) = (cost(&self.active), cost(&self.standby)) {
-            let is_nearer = standby * 3 < active * 2 && standby + NEARER_BY < active;
-            self.nearer = if is_nearer { self.nearer + 1 } else { 0 };
+        if let (Some(active), Some(standby)) =
+            (cost(&self.sessions.active), cost(&self.sessions.standby))
+        {
+            self.nearness.compare(active, standby);
         }
     }
 
     fn move_to_standby(&mut self, open_flows: OpenFlows, outbox: &mut Outbox, now: Now) {
-        let Some(new) = self.standby.take() else { return };
-        if let Some(old) = self.active.take() {
+        let Some(new) = self.sessions.standby.take() else { return };
+        if let Some(old) = self.sessions.active.take() {
             outbox.push(SiteCommand::MovePackets {
                 from: old.peer(Role::Standby, &self.prefixes),
                 to: new.peer(Role::Active, &self.prefixes),
@@ -576,10 +502,10 @@ impl Site {
             });
             if old.is_draining {
                 old.tell(ClientMessage::Moved, outbox);
-                self.finish_leaving(outbox);
-                self.leaving = Some((now.instant + LONGEST_DRAIN, old));
+                self.sessions.finish_leaving(outbox);
+                self.sessions.leaving = Some((now.instant + LONGEST_DRAIN, old));
             } else if open_flows == OpenFlows::Stay {
-                self.standby = Some(old);
+                self.sessions.standby = Some(old);
             } else {
                 // Its channel may be as dead, only without having been told.
                 old.drop_into(outbox);
@@ -587,89 +513,21 @@ impl Site {
         } else {
             new.upsert(Role::Active, &self.prefixes, outbox);
         }
-        self.preferred = Some(new.id());
+        self.search.preferred = Some(new.id());
         self.problem = None;
-        self.active = Some(new);
+        self.sessions.active = Some(new);
         self.contest = None;
-        self.nearer = 0;
-        self.moved = Some(now.instant);
-        self.seek(None, now.instant + FIRST_STANDBY_RETRY);
+        self.nearness.handle_moved(now.instant);
+        self.search.begin(&self.sessions, None, now.instant + FIRST_STANDBY_RETRY);
     }
 
     fn begin_contest(&mut self, outbox: &mut Outbox, now: Now) {
-        let is_ready = self.standby.as_ref().is_some_and(Session::is_ready);
+        let is_ready = self.sessions.standby.as_ref().is_some_and(Session::is_ready);
         if self.contest.is_none() && is_ready && now.instant >= self.next_contest {
-            let round_trip = self.active.as_ref().and_then(|active| active.latency.round_trip());
+            let round_trip =
+                self.sessions.active.as_ref().and_then(|active| active.latency.round_trip());
             self.contest = Some(Contest::new(round_trip, now.instant));
-            self.probe_both(outbox, now);
-        }
-    }
-
-    fn probe_both(&mut self, outbox: &mut Outbox, now: Now) {
-        for session in self.active.iter_mut().chain(&mut self.standby) {
-            session.probe(outbox);
-            session.latency.hurry(now.instant);
-        }
-    }
-
-    fn upsert_all(&self, outbox: &mut Outbox) {
-        let draining = self.leaving.iter().filter(|(_until, session)| session.is_draining);
-        for session in draining.map(|(_until, session)| session).chain(&self.standby) {
-            session.upsert(Role::Standby, &self.prefixes, outbox);
-        }
-        if let Some(active) = &self.active {
-            active.upsert(Role::Active, &self.prefixes, outbox);
-        }
-    }
-
-    fn sessions(&self) -> impl Iterator<Item = &Session> {
-        let leaving = self.leaving.as_ref().map(|(_until, session)| session);
-        self.active.iter().chain(&self.standby).chain(leaving)
-    }
-
-    fn session_with(&mut self, public_key: &WireguardPublicKey) -> Option<&mut Session> {
-        let leaving = self.leaving.as_mut().map(|(_until, session)| session);
-        let mut all = self.active.iter_mut().chain(&mut self.standby).chain(leaving);
-        all.find(|session| session.public_key() == *public_key)
-    }
-
-    /// How many sessions are missing.
-    fn missing(&self) -> usize {
-        let open = self.active.iter().chain(&self.standby).filter(|session| session.has_channel);
-        self.connectors.len().min(2).saturating_sub(open.count())
-    }
-
-    /// Begins a search at `at` for what is missing, unless one is under way.
-    fn seek(&mut self, avoided: Option<ConnectorId>, at: Instant) {
-        if self.seek.as_ref().is_some_and(|seek| !seek.is_over()) || self.missing() == 0 {
-            return;
-        }
-        let is_open = |id: ConnectorId| {
-            self.sessions().any(|session| session.id() == id && session.has_channel)
-        };
-        // Beside a standby only the channel of the active one is missing.
-        let only = self.standby.as_ref().and(self.active.as_ref()).map(Session::id);
-        let is_wanted = |connector: &&ConnectorOnClient| {
-            !is_open(connector.id) && only.is_none_or(|only| connector.id == only)
-        };
-        let (before, from) = self.connectors.split_at(self.first % self.connectors.len().max(1));
-        let mut connectors: Vec<ConnectorOnClient> =
-            from.iter().chain(before).filter(is_wanted).cloned().collect();
-        connectors.sort_by_key(|connector| {
-            (Some(connector.id) == avoided, Some(connector.id) != self.preferred)
-        });
-        self.seek = (!connectors.is_empty()).then(|| Seek::new(connectors, at));
-    }
-
-    fn finish_hearing_out(&mut self, outbox: &mut Outbox) {
-        if self.leaving.as_ref().is_some_and(|(_until, session)| !session.is_draining) {
-            self.finish_leaving(outbox);
-        }
-    }
-
-    fn finish_leaving(&mut self, outbox: &mut Outbox) {
-        if let Some((_until, session)) = self.leaving.take() {
-            session.drop_into(outbox);
+            self.sessions.probe_both(outbox, now);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use adit_tunnel::{
-    Datagram, DropReason, Opened, Packet, PeerId, ReceiveBatch, Received, Run, is_quic,
+    Datagram, DropReason, Inbound, Opened, Packet, PeerId, ReceiveBatch, Received, Run, is_quic,
 };
 use tracing::trace;
 
@@ -31,7 +31,7 @@ impl Worker {
             for datagram in batch.datagrams() {
                 bytes += datagram.bytes.len();
                 if is_quic(datagram.bytes) {
-                    unproven.extend(self.quic.handle_datagram(&datagram, now.monotonic));
+                    unproven.extend(self.quic.handle_client_datagram(&datagram, now.monotonic));
                 } else {
                     self.handle_datagram(&datagram, now);
                 }
@@ -104,29 +104,30 @@ impl Worker {
     }
 
     pub(super) fn carry_runs(&mut self, carrier: Carrier, now: Now) {
-        while let Some((peer, run)) = self.inbound.poll_run() {
-            let Self { forwarder, path, losses, carriers, .. } = self;
-            let has_moved = carriers.note(peer, carrier);
-            if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
-                self.send_to(peer, &reply, now);
-            }
-            if has_moved {
-                self.send_again(peer, now);
-            }
-        }
+        while self.carry_run(Inbound::poll_run, carrier, now) {}
     }
 
     pub(super) fn finish_run(&mut self, carrier: Carrier, now: Now) {
-        if let Some((peer, run)) = self.inbound.finish() {
-            let Self { forwarder, path, losses, carriers, .. } = self;
-            let has_moved = carriers.note(peer, carrier);
-            if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
-                self.send_to(peer, &reply, now);
-            }
-            if has_moved {
-                self.send_again(peer, now);
-            }
+        self.carry_run(Inbound::finish, carrier, now);
+    }
+
+    /// Carries the run that `take` takes; false: there is none.
+    fn carry_run(
+        &mut self,
+        take: impl FnOnce(&mut Inbound) -> Option<(PeerId, Run<'_>)>,
+        carrier: Carrier,
+        now: Now,
+    ) -> bool {
+        let Self { inbound, forwarder, path, losses, carriers, .. } = self;
+        let Some((peer, run)) = take(inbound) else { return false };
+        let has_moved = carriers.note(peer, carrier);
+        if let Some(reply) = carry(forwarder, path, losses, peer, run, now) {
+            self.send_to(peer, &reply, now);
         }
+        if has_moved {
+            self.send_again(peer, now);
+        }
+        true
     }
 
     pub(super) fn answer_handshakes(&mut self, now: Now) -> Rest {

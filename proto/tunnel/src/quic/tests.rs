@@ -18,8 +18,9 @@ use tokio::{
 
 use super::*;
 use crate::{
-    Datagram, Ecn, Endpoint, HttpConnection, KeyPair, Offloads, PeerId, ReceiveBatch,
-    SessionChannel, SessionError, UdpSocket, Waiter, Waker, session_channel::session_head,
+    Datagram, Ecn, Endpoint, HttpConnection, IncomingRequest, KeyPair, Offloads, PeerId,
+    ReceiveBatch, SessionChannel, SessionError, UdpSocket, Waiter, Waker,
+    session_channel::session_head,
 };
 
 /// What a test asks of the thread of one end.
@@ -44,18 +45,26 @@ impl End {
     fn server_at(identity: &KeyPair, ago: Duration) -> Self {
         let identity = identity.clone();
         let retries = RetrySource::new(&identity);
-        let retry = move |unproven: &Unproven| retries.retry(unproven, SystemTime::now() - ago);
-        Self::start(retry, |waker| QuicEndpoint::server(identity, 1500, 0, 1, waker))
+        let take =
+            move |end: &mut QuicEndpoint, udp: &mut UdpSocket, datagram: &Datagram<'_>, now| {
+                if let Some(unproven) = end.handle_client_datagram(datagram, now) {
+                    let retry = retries.retry(&unproven, SystemTime::now() - ago);
+                    let _sent = udp.send(unproven.endpoint(), &retry);
+                }
+            };
+        Self::start(take, |waker| QuicEndpoint::server(identity, 1500, 0, 1, waker))
     }
 
     fn client(identity: &KeyPair) -> Self {
         let identity = identity.clone();
-        let nobody = |_unproven: &Unproven| unreachable!("nobody connects to a client");
-        Self::start(nobody, |waker| QuicEndpoint::client(identity, 1500, waker))
+        let take = |end: &mut QuicEndpoint, _udp: &mut UdpSocket, datagram: &Datagram<'_>, now| {
+            end.handle_datagram(datagram, now);
+        };
+        Self::start(take, |waker| QuicEndpoint::client(identity, 1500, waker))
     }
 
     fn start(
-        retry: impl Fn(&Unproven) -> Vec<u8> + Send + 'static,
+        take: impl Fn(&mut QuicEndpoint, &mut UdpSocket, &Datagram<'_>, Instant) + Send + 'static,
         endpoint: impl FnOnce(Waker) -> QuicEndpoint,
     ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -86,9 +95,7 @@ impl End {
                 if ready.udp && udp.receive(&mut batch).unwrap() {
                     for datagram in batch.datagrams() {
                         assert!(is_quic(datagram.bytes));
-                        if let Some(unproven) = endpoint.handle_datagram(&datagram, now) {
-                            let _sent = udp.send(unproven.endpoint(), &retry(&unproven));
-                        }
+                        take(&mut endpoint, &mut udp, &datagram, now);
                     }
                 }
                 while endpoint.has_newcomers() {
@@ -530,7 +537,7 @@ fn an_address_that_is_not_proven_gets_three_times_what_it_sent_at_most() {
     for bytes in first_words(identity.pin()) {
         sent += bytes.len();
         let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes: &bytes };
-        assert!(server.handle_datagram(&datagram, start).is_none());
+        assert!(server.handle_client_datagram(&datagram, start).is_none());
     }
     assert!(server.has_newcomers());
     let mut now = start;
@@ -564,7 +571,7 @@ fn who_waits_and_who_has_begun_is_bounded() {
         let from = Endpoint::from(SocketAddr::from(([127, 0, 0, 1], port)));
         for bytes in &words {
             let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes };
-            if let Some(unproven) = server.handle_datagram(&datagram, now) {
+            if let Some(unproven) = server.handle_client_datagram(&datagram, now) {
                 assert!(retries.retry(&unproven, SystemTime::now()).len() * 3 < bytes.len());
                 asked += 1;
             }
@@ -593,7 +600,7 @@ fn junk_begins_nothing() {
             bytes[at] ^= 1 << bit;
             for bytes in [&bytes[..], &bytes[..at]] {
                 let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes };
-                let _unproven = server.handle_datagram(&datagram, now);
+                let _unproven = server.handle_client_datagram(&datagram, now);
             }
         }
     }

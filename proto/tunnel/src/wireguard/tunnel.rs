@@ -1,9 +1,7 @@
 //! All peers of one UDP socket.
 
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{BuildHasherDefault, Hasher},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -15,37 +13,16 @@ use ipnet::IpNet;
 use x25519_dalek::PublicKey;
 
 use super::{
-    DropCounters, DropReason, PeerStatus, Transmit, TunnelEvent, WireguardSecret,
+    DropCounters, DropReason, PeerId, PeerStatus, Transmit, TunnelEvent, WireguardSecret,
     allowed_ips::AllowedIps,
     handshake_filter::{Filtered, HandshakeFilter, Initiation, Shared},
     lane::Lane,
     message::{DATA_OVERHEAD, Message},
     outbox::Outbox,
     peer::{Opened, Peer, SealedByPeer, TICK},
+    peers::Peers,
 };
 use crate::{Endpoint, MAX_PACKET_LEN, Packet as InnerPacket, Transport};
-
-/// Names a peer of one [`Tunnel`]. Never reused, so one that is kept too long names nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId {
-    serial: u64,
-    /// The upper 24 bits of all session indexes that we give to the peer.
-    index: u32,
-}
-
-#[cfg(test)]
-impl PeerId {
-    /// Names nobody.
-    pub(crate) const fn sample() -> Self {
-        Self { serial: u64::MAX, index: u32::MAX }
-    }
-}
-
-impl fmt::Display for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "peer-{}", self.serial)
-    }
-}
 
 /// What a peer is allowed and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +110,10 @@ pub struct Tunnel {
     lane: Lane,
     secret: WireguardSecret,
     public_key: WireguardPublicKey,
-    /// By the upper 24 bits of their session indexes.
-    peers: PeersByIndex,
-    indexes_by_key: HashMap<WireguardPublicKey, u32>,
+    peers: Peers,
     allowed_ips: AllowedIps<PeerId>,
     /// The source that the last packet had, and who may send from it: most packets have the same.
     last_source: Option<(IpAddr, PeerId)>,
-    next_serial: u64,
     /// The longest packet that there will be: the MTU of the interface.
     longest_packet: usize,
     /// None: it works elsewhere.
@@ -203,11 +177,9 @@ impl Tunnel {
             shared_with_filter: shared,
             public_key: secret.public_key(),
             secret,
-            peers: PeersByIndex::default(),
-            indexes_by_key: HashMap::new(),
+            peers: Peers::default(),
             allowed_ips: AllowedIps::new(),
             last_source: None,
-            next_serial: 0,
             longest_packet: mtu.into(),
             no_limiter: Arc::new(RateLimiter::new(&x25519_public, u64::MAX)),
             next_tick: now + TICK,
@@ -234,30 +206,30 @@ impl Tunnel {
             return Err(UpsertError::OwnKey);
         }
         let allowed_ips: Vec<IpNet> = allowed_ips.iter().map(IpNet::trunc).collect();
-        let known = self.indexes_by_key.get(&public_key).copied();
+        let known = self.peers.with_key(&public_key).map(|peer| peer.id());
         for prefix in &allowed_ips {
             if let Some(owner) = self.allowed_ips.owner_of_prefix(*prefix)
-                && Some(owner.index) != known
+                && Some(owner) != known
             {
                 return Err(UpsertError::PrefixTaken { prefix: *prefix, owner });
             }
         }
-        let index = match known {
-            Some(index) => index,
+        let id = match known {
+            Some(id) => id,
             None => self.add(public_key, now)?,
         };
-        let peer = self.peers.get_mut(&index).expect("every known index has its peer");
+        let peer = self.peers.living_or_leaving(id).expect("every known key has its peer");
         self.last_source = None;
-        self.allowed_ips.replace(peer.id(), peer.allowed_ips(), &allowed_ips);
+        self.allowed_ips.replace(id, peer.allowed_ips(), &allowed_ips);
         peer.configure(allowed_ips, endpoint, keepalive);
-        Ok(peer.id())
+        Ok(id)
     }
 
     /// Lets a peer send from addresses that another peer owns, as when several lead to the same
     /// network: packets go there by the owner alone, and come by each. Replaces what was said before.
     pub fn set_shared_ips(&mut self, peer: PeerId, prefixes: Vec<IpNet>) {
         self.last_source = None;
-        if let Some(peer) = living(&mut self.peers, peer) {
+        if let Some(peer) = self.peers.living(peer) {
             peer.set_shared_ips(prefixes);
         }
     }
@@ -265,13 +237,13 @@ impl Tunnel {
     /// Mixes a key that both ends have into the handshakes with a peer. Another one than before ends
     /// its sessions, and the next handshake begins anew.
     pub fn set_preshared_key(&mut self, peer: PeerId, key: &PresharedKey) {
-        let Some(known) = living(&mut self.peers, peer) else { return };
+        let Some(known) = self.peers.living(peer) else { return };
         if known.preshared_key() == Some(key) {
             return;
         }
         let public_key = known.public_key();
-        let tunn = self.tunn(public_key, peer.index, Some(key));
-        if let Some(peer) = living(&mut self.peers, peer) {
+        let tunn = self.tunn(public_key, peer, Some(key));
+        if let Some(peer) = self.peers.living(peer) {
             peer.begin_anew(tunn, key.clone());
         }
     }
@@ -282,20 +254,19 @@ impl Tunnel {
     /// data, and may be answered: whoever is cut off may have to be told, and what tells it lies
     /// behind everything that was sent before. False: there is no such peer any more.
     pub fn remove(&mut self, peer: PeerId) -> bool {
-        let Some(removed) = living(&mut self.peers, peer) else { return false };
+        let Some(removed) = self.peers.living(peer) else { return false };
         self.last_source = None;
         self.allowed_ips.remove(peer, removed.allowed_ips());
         self.out.forget(peer);
         if !removed.leave() {
-            self.forget(peer.index);
+            self.forget(peer);
         }
         true
     }
 
     /// The peer with this key.
     pub fn peer_of(&self, public_key: &WireguardPublicKey) -> Option<PeerId> {
-        let index = self.indexes_by_key.get(public_key)?;
-        self.peers.get(index).filter(|peer| !peer.is_leaving()).map(|peer| peer.id())
+        self.peers.with_key(public_key).filter(|peer| !peer.is_leaving()).map(Peer::id)
     }
 
     /// The peer that owns an inner address: the one with the longest prefix around it.
@@ -310,7 +281,7 @@ impl Tunnel {
             return true;
         }
         let Some(owner) = self.allowed_ips.owner_of(source) else { return false };
-        let may = owner == peer || self.peer(peer).is_some_and(|peer| peer.shares(source));
+        let may = owner == peer || self.peers.find(peer).is_some_and(|peer| peer.shares(source));
         if may {
             self.last_source = Some((source, peer));
         }
@@ -319,18 +290,18 @@ impl Tunnel {
 
     /// What is known of a peer.
     pub fn status(&self, peer: PeerId) -> Option<PeerStatus> {
-        self.peer(peer).filter(|peer| !peer.is_leaving()).map(Peer::status)
+        self.peers.find(peer).filter(|peer| !peer.is_leaving()).map(Peer::status)
     }
 
     /// All peers, in no order.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.peers.values().filter(|peer| !peer.is_leaving()).map(|peer| peer.id())
+        self.peers.iter().filter(|peer| !peer.is_leaving()).map(Peer::id)
     }
 
     /// Starts a handshake at once, even if one is under way.
     pub fn initiate_handshake(&mut self, peer: PeerId, now: Instant) {
         let Self { peers, scratch, out, .. } = self;
-        if let Some(peer) = living(peers, peer) {
+        if let Some(peer) = peers.living(peer) {
             peer.start_handshake(true, scratch, out, now);
         }
     }
@@ -338,7 +309,7 @@ impl Tunnel {
     /// Tells a peer where we are, after our own address changed.
     pub fn send_keepalive(&mut self, peer: PeerId, now: Instant) {
         let Self { peers, scratch, out, .. } = self;
-        if let Some(peer) = living(peers, peer) {
+        if let Some(peer) = peers.living(peer) {
             peer.send_keepalive(scratch, out, now);
         }
     }
@@ -380,9 +351,8 @@ impl Tunnel {
         now: Instant,
     ) -> Received<'static> {
         let Initiation { from, public_key, bytes } = initiation;
-        let Self { peers, indexes_by_key, scratch, out, .. } = self;
-        let peer = indexes_by_key.get(public_key).and_then(|index| peers.get_mut(index));
-        let result = match peer {
+        let Self { peers, scratch, out, .. } = self;
+        let result = match peers.with_key_mut(public_key) {
             Some(peer) => peer.handle_initiation(*from, bytes, scratch, out, now),
             // Removed since it passed.
             None => Err(DropReason::PeerUnknown),
@@ -405,7 +375,7 @@ impl Tunnel {
         now: Instant,
     ) -> Sealed<'a> {
         let Self { peers, scratch, out, .. } = self;
-        let sealed = match living_or_leaving(peers, peer) {
+        let sealed = match peers.living_or_leaving(peer) {
             Some(peer) => peer.seal(packet, into, scratch, out, now),
             None => SealedByPeer::Dropped(DropReason::PeerRemoved),
         };
@@ -428,17 +398,17 @@ impl Tunnel {
         self.ticks = self.ticks.wrapping_add(1);
         let turn = self.ticks % IDLE_TICKS;
         let mut gone = Vec::new();
-        for (index, peer) in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             if peer.is_leaving() {
                 if peer.has_left() {
-                    gone.push(*index);
+                    gone.push(peer.id());
                 }
-            } else if index % IDLE_TICKS == turn || peer.is_in_use(now) {
+            } else if peer.id().index() % IDLE_TICKS == turn || peer.is_in_use(now) {
                 peer.tick(&mut self.scratch, &mut self.out, now);
             }
         }
-        for index in gone {
-            self.forget(index);
+        for peer in gone {
+            self.forget(peer);
         }
     }
 
@@ -459,7 +429,7 @@ impl Tunnel {
 
     /// The longest packet that reaches a peer in one datagram, as far as is known.
     pub fn max_packet_len(&self, peer: PeerId) -> usize {
-        self.peer(peer).map_or(self.longest_packet, Peer::max_packet_len)
+        self.peers.find(peer).map_or(self.longest_packet, Peer::max_packet_len)
     }
 
     /// The longest packet that reaches a peer, if the interface takes longer ones.
@@ -470,7 +440,7 @@ impl Tunnel {
     /// The network has not taken a datagram to this peer because of its length.
     pub fn handle_too_big(&mut self, peer: PeerId, now: Instant) {
         let Self { peers, scratch, out, .. } = self;
-        if let Some(peer) = living(peers, peer) {
+        if let Some(peer) = peers.living(peer) {
             peer.handle_too_big(scratch, out, now);
         }
     }
@@ -489,47 +459,39 @@ impl Tunnel {
         drops
     }
 
-    fn peer(&self, id: PeerId) -> Option<&Peer> {
-        self.peers.get(&id.index).map(|peer| &**peer).filter(|peer| peer.id() == id)
-    }
-
-    fn forget(&mut self, index: u32) {
-        if let Some(gone) = self.peers.remove(&index) {
-            self.indexes_by_key.remove(&gone.public_key());
-            self.shared_with_filter.remove(&gone.public_key());
+    fn forget(&mut self, peer: PeerId) {
+        if let Some(public_key) = self.peers.remove(peer) {
+            self.shared_with_filter.remove(&public_key);
         }
     }
 
-    fn tunn(&self, public_key: WireguardPublicKey, index: u32, key: Option<&PresharedKey>) -> Tunn {
+    fn tunn(&self, public_key: WireguardPublicKey, id: PeerId, key: Option<&PresharedKey>) -> Tunn {
         Tunn::new(
             self.secret.as_x25519().clone(),
             PublicKey::from(*public_key.as_bytes()),
             key.map(|key| *key.as_bytes()),
             None,
-            index,
+            id.index(),
             Some(Arc::clone(&self.no_limiter)),
         )
     }
 
-    fn add(&mut self, public_key: WireguardPublicKey, now: Instant) -> Result<u32, UpsertError> {
+    fn add(&mut self, public_key: WireguardPublicKey, now: Instant) -> Result<PeerId, UpsertError> {
         if self.peers.len() >= self.lane.share_of(Self::MAX_PEERS) {
             return Err(UpsertError::TooManyPeers);
         }
         // Drawn at random, so that an index does not tell how many peers there are.
         let index = loop {
             let index = getrandom::u32()? >> 8;
-            if self.lane.owns(index) && !self.peers.contains_key(&index) {
+            if self.lane.owns(index) && !self.peers.has_index(index) {
                 break index;
             }
         };
-        let id = PeerId { serial: self.next_serial, index };
-        self.next_serial += 1;
-        let tunn = self.tunn(public_key, index, None);
-        self.peers
-            .insert(index, Box::new(Peer::new(id, public_key, tunn, self.longest_packet, now)));
-        self.indexes_by_key.insert(public_key, index);
+        let id = self.peers.next_id(index);
+        let tunn = self.tunn(public_key, id, None);
+        self.peers.insert(Peer::new(id, public_key, tunn, self.longest_packet, now));
         self.shared_with_filter.insert(public_key);
-        Ok(index)
+        Ok(id)
     }
 
     fn handle_data<'a>(
@@ -541,7 +503,7 @@ impl Tunnel {
         now: Instant,
     ) -> Received<'a> {
         let Self { peers, scratch, out, .. } = self;
-        let Some(peer) = peers.get_mut(&(receiver >> 8)) else {
+        let Some(peer) = peers.with_session(receiver) else {
             return self.dropped(DropReason::IndexUnknown, None);
         };
         let id = peer.id();
@@ -597,7 +559,7 @@ impl Tunnel {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let peer = self.peers.get_mut(&(receiver >> 8)).ok_or(DropReason::IndexUnknown)?;
+        let peer = self.peers.with_session(receiver).ok_or(DropReason::IndexUnknown)?;
         peer.handle_response(receiver, from, datagram, &mut self.scratch, &mut self.out, now)
     }
 
@@ -607,7 +569,7 @@ impl Tunnel {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let peer = self.peers.get_mut(&(receiver >> 8)).ok_or(DropReason::IndexUnknown)?;
+        let peer = self.peers.with_session(receiver).ok_or(DropReason::IndexUnknown)?;
         peer.handle_cookie_reply(datagram, &mut self.scratch, &mut self.out, now)
     }
 
@@ -626,30 +588,6 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-/// Peers by the upper 24 bits of their session indexes.
-type PeersByIndex = HashMap<u32, Box<Peer>, BuildHasherDefault<IndexHasher>>;
-
-/// Indexes are drawn at random by us, so they are as good as their hashes.
-#[derive(Default)]
-struct IndexHasher(u64);
-
-impl Hasher for IndexHasher {
-    fn finish(&self) -> u64 {
-        // The table looks at the upper bits and at the lower ones.
-        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 << 8) | u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, index: u32) {
-        self.0 = index.into();
-    }
-}
-
 /// Whether a packet is more than news of a connection, or of a packet that did not arrive.
 fn carries_data(packet: &[u8]) -> bool {
     let Ok(packet) = InnerPacket::try_parse(packet) else { return true };
@@ -661,12 +599,4 @@ fn carries_data(packet: &[u8]) -> bool {
         | Transport::IcmpEchoReply
         | Transport::Unsupported { .. } => true,
     }
-}
-
-fn living(peers: &mut PeersByIndex, id: PeerId) -> Option<&mut Peer> {
-    living_or_leaving(peers, id).filter(|peer| !peer.is_leaving())
-}
-
-fn living_or_leaving(peers: &mut PeersByIndex, id: PeerId) -> Option<&mut Peer> {
-    peers.get_mut(&id.index).map(|peer| &mut **peer).filter(|peer| peer.id() == id)
 }

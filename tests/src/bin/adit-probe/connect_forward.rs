@@ -1,9 +1,8 @@
 mod dialler;
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use adit_proto::{
-    JoinToken,
     http3::{Field, RequestHead},
     masque::ProxyRequest,
 };
@@ -15,13 +14,15 @@ use tokio::{
 };
 
 use self::dialler::Dialler;
-use crate::{enrolled_device::EnrolledDevice, event};
+use crate::{
+    enrolled_device::{EnrolledDevice, EnrolmentKey},
+    event,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A file that holds an enrolment key.
-    #[arg(long)]
-    key_file: PathBuf,
+    #[command(flatten)]
+    enrolment_key: EnrolmentKey,
     /// Where to listen for connections of TCP.
     #[arg(long)]
     listen: SocketAddr,
@@ -32,11 +33,7 @@ pub(crate) struct Args {
 /// Carries each connection of TCP by a CONNECT over a QUIC connection of its own to the first
 /// connector, until killed.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let file = &args.key_file;
-    let token: JoinToken = fs::read_to_string(file)
-        .with_context(|| format!("failed to read {}", file.display()))?
-        .parse()
-        .context("malformed enrolment key")?;
+    let token = args.enrolment_key.token()?;
     let key = KeyPair::try_generate().context("failed to make a key")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

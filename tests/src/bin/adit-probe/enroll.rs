@@ -1,18 +1,20 @@
 use std::{fs, path::PathBuf};
 
-use adit_proto::{ConnectorOnClient, JoinToken};
+use adit_proto::ConnectorOnClient;
 use adit_tunnel::KeyPair;
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::{enrolled_device::EnrolledDevice, event};
+use crate::{
+    enrolled_device::{EnrolledDevice, EnrolmentKey},
+    event,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A file that holds an enrolment key.
-    #[arg(long)]
-    key_file: PathBuf,
+    #[command(flatten)]
+    enrolment_key: EnrolmentKey,
     /// Where to write `device-key.pem`, `certificate.pem` and `credential`.
     #[arg(long)]
     directory: PathBuf,
@@ -20,11 +22,7 @@ pub(crate) struct Args {
 
 /// Enrols a device for a client that others wrote, and prints what that needs to know.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let file = &args.key_file;
-    let token: JoinToken = fs::read_to_string(file)
-        .with_context(|| format!("failed to read {}", file.display()))?
-        .parse()
-        .context("malformed enrolment key")?;
+    let token = args.enrolment_key.token()?;
     let directory = &args.directory;
     fs::create_dir_all(directory)
         .with_context(|| format!("failed to make {}", directory.display()))?;

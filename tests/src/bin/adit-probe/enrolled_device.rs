@@ -1,9 +1,28 @@
+use std::{fs, path::PathBuf};
+
 use adit_proto::{
     AssertionSubject, ClientConfig, DeviceId, JoinToken, OrganisationKey, Signed, TokenType,
     api::{ClientEnroll, ClientEnrolled, CredentialIssued},
 };
 use adit_tunnel::{ControlPlane, Fetched, KeyPair, WireguardSecret};
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
+
+#[derive(clap::Args)]
+pub(crate) struct EnrolmentKey {
+    /// A file that holds an enrolment key.
+    #[arg(long)]
+    key_file: PathBuf,
+}
+
+impl EnrolmentKey {
+    pub(crate) fn token(&self) -> anyhow::Result<JoinToken> {
+        let file = &self.key_file;
+        fs::read_to_string(file)
+            .with_context(|| format!("failed to read {}", file.display()))?
+            .parse()
+            .context("malformed enrolment key")
+    }
+}
 
 /// A device that has joined as the client does, and asks for what the client asks for.
 pub(crate) struct EnrolledDevice {

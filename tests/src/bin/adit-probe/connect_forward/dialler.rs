@@ -67,8 +67,7 @@ fn turn(
         }
         if ready.udp && udp.receive(&mut batch).context("failed to receive")? {
             for datagram in batch.datagrams() {
-                // Nobody connects to a client, and so nobody has to prove an address to it.
-                let _nobody = endpoint.handle_datagram(&datagram, now);
+                endpoint.handle_datagram(&datagram, now);
             }
         }
         endpoint.handle_timeout(now);
