@@ -235,7 +235,8 @@ impl Worker {
                 }
                 Command::CountConnections { device_id, count } => {
                     let peer = self.peers.by_device.get(&device_id);
-                    let open = peer.map_or(0, |(peer, _)| self.forwarder.connections_of(*peer));
+                    let open =
+                        peer.map_or(0, |(peer, _)| self.forwarder.connections_of(*peer, now));
                     // Who asked may be gone.
                     let _ = count.send(open);
                 }
