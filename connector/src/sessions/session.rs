@@ -17,8 +17,12 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::Request;
 use crate::{
-    admission::subject_of, credentials::Verifier, data_plane::DataPlaneMetrics,
-    enforced::destination_of, own_addresses::OwnAddresses, requests::ArrivedRequest,
+    admission::{Presenting, subject_of},
+    credentials::Verifier,
+    data_plane::DataPlaneMetrics,
+    enforced::destination_of,
+    own_addresses::OwnAddresses,
+    requests::ArrivedRequest,
 };
 
 /// What the registry tells a session.
@@ -51,6 +55,7 @@ pub(super) async fn accept(
     const MAX_STRANGERS: usize = 1024;
 
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let mut serial = 0;
     loop {
         let incoming = tokio::select! {
             incoming = listener.accept() => incoming,
@@ -73,18 +78,20 @@ pub(super) async fn accept(
             warn!(%error, "Turned a session away, no randomness");
             continue;
         }
-        let preshared_key = PresharedKey::from_bytes(preshared_key);
+        // Before the client is answered, so that what it begins later has a later one.
+        serial += 1;
         let session_id = SessionId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid());
+        let preshared_key = PresharedKey::from_bytes(preshared_key);
+        let presenting = Presenting { session_id, serial, preshared_key };
         let carrier = if incoming.quic_stream().is_some() { "quic" } else { "http2" };
         let span = info_span!("session", %session_id, peer = %incoming.remote, carrier);
-        let session = Session::run(session_id, preshared_key, incoming, context.clone(), place);
+        let session = Session::run(presenting, incoming, context.clone(), place);
         tokio::spawn(session.instrument(span));
     }
 }
 
 struct Session {
-    session_id: SessionId,
-    preshared_key: PresharedKey,
+    presenting: Presenting,
     remote: SocketAddr,
     peer_pin: Pin,
     context: Context,
@@ -104,8 +111,7 @@ enum Next {
 
 impl Session {
     async fn run(
-        session_id: SessionId,
-        preshared_key: PresharedKey,
+        presenting: Presenting,
         incoming: IncomingRequest,
         context: Context,
         place: OwnedSemaphorePermit,
@@ -117,9 +123,9 @@ impl Session {
         let (sender, receiver) = incoming.into_session().split();
         let (outbox, directives) = mpsc::channel(OUTBOX);
         let requests = context.requests.clone();
+        let session_id = presenting.session_id;
         let session = Self {
-            session_id,
-            preshared_key,
+            presenting,
             remote,
             peer_pin,
             context,
@@ -180,6 +186,7 @@ impl Session {
     }
 
     async fn handle_message(&mut self, message: ClientMessage) -> Result<Next, SessionError> {
+        let session_id = self.presenting.session_id;
         match message {
             ClientMessage::Present { credential } => self.present(&credential).await,
             ClientMessage::Explain { request_id, flow } => {
@@ -192,8 +199,8 @@ impl Session {
                 self.sender.send(&ConnectorMessage::Pong { request_id, load }).await?;
                 Ok(Next::GoOn)
             }
-            ClientMessage::Moved => self.ask(Request::Moved { session_id: self.session_id }).await,
-            ClientMessage::Stays => self.ask(Request::Stays { session_id: self.session_id }).await,
+            ClientMessage::Moved => self.ask(Request::Moved { session_id }).await,
+            ClientMessage::Stays => self.ask(Request::Stays { session_id }).await,
         }
     }
 
@@ -232,9 +239,8 @@ impl Session {
         let subject = Subject { source: Some(self.remote.ip()), ..subject_of(&credential) };
         let (answer, granted) = oneshot::channel();
         let request = Request::Present {
-            session_id: self.session_id,
+            presenting: self.presenting.clone(),
             credential: Box::new(credential),
-            preshared_key: self.preshared_key.clone(),
             outbox: self.outbox.take(),
             answer,
         };
@@ -251,10 +257,10 @@ impl Session {
                 }
                 self.subject = Some(subject);
                 let admitted = ConnectorMessage::Admitted {
-                    session_id: self.session_id,
+                    session_id: self.presenting.session_id,
                     wireguard_public_key: self.context.wireguard_public_key,
                     expires_at,
-                    preshared_key: Some(self.preshared_key.clone()),
+                    preshared_key: Some(self.presenting.preshared_key.clone()),
                 };
                 self.sender.send(&admitted).await?;
                 Ok(Next::GoOn)
