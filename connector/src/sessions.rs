@@ -12,7 +12,7 @@ use std::{
 use adit_proto::{
     ConnectorMessage, Credential, DeviceId, Reason, SessionId, Timestamp, WireguardPublicKey,
 };
-use adit_tunnel::{Http2Listener, IncomingRequest};
+use adit_tunnel::Http2Listener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -61,7 +61,7 @@ pub(crate) const INCOMING: usize = 256;
 pub(crate) struct SessionsParts {
     pub(crate) listener: Http2Listener,
     /// Requests for sessions that came to lanes.
-    pub(crate) from_lanes: mpsc::Receiver<IncomingRequest>,
+    pub(crate) from_lanes: mpsc::Receiver<ArrivedRequest>,
     /// Where requests go that are no sessions.
     pub(crate) other_requests: mpsc::Sender<ArrivedRequest>,
     pub(crate) data_plane: DataPlane,
@@ -91,6 +91,7 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
         requests,
         verifier: parts.verifier,
         own_addresses: own_addresses.clone(),
+        data_plane: parts.data_plane.clone(),
         metrics: parts.metrics,
         wireguard_public_key: parts.wireguard_public_key,
     };

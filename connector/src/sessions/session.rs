@@ -8,10 +8,12 @@ use std::{
 
 use adit_policy::Subject;
 use adit_proto::{
-    ClientMessage, ConnectorMessage, FlowTuple, Pin, PresharedKey, Reason, SessionId, Verdict,
-    WireguardPublicKey,
+    ClientMessage, ConnectorMessage, DeviceId, FlowTuple, Pin, PresharedKey, Reason, SessionId,
+    Verdict, WireguardPublicKey,
 };
-use adit_tunnel::{Http2Listener, IncomingRequest, SessionError, SessionReceiver, SessionSender};
+use adit_tunnel::{
+    Http2Listener, IncomingRequest, QuicConnectionId, SessionError, SessionReceiver, SessionSender,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
@@ -19,7 +21,7 @@ use super::Request;
 use crate::{
     admission::{Presenting, subject_of},
     credentials::Verifier,
-    data_plane::DataPlaneMetrics,
+    data_plane::{ConnectionKind, DataPlane, DataPlaneMetrics},
     enforced::destination_of,
     own_addresses::OwnAddresses,
     requests::ArrivedRequest,
@@ -39,6 +41,7 @@ pub(super) struct Context {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) verifier: Verifier,
     pub(super) own_addresses: watch::Receiver<OwnAddresses>,
+    pub(super) data_plane: DataPlane,
     pub(super) metrics: watch::Receiver<DataPlaneMetrics>,
     pub(super) wireguard_public_key: WireguardPublicKey,
 }
@@ -47,7 +50,7 @@ pub(super) struct Context {
 /// on.
 pub(super) async fn accept(
     mut listener: Http2Listener,
-    mut from_lanes: mpsc::Receiver<IncomingRequest>,
+    mut from_lanes: mpsc::Receiver<ArrivedRequest>,
     requests: mpsc::Sender<ArrivedRequest>,
     context: Context,
 ) {
@@ -57,17 +60,18 @@ pub(super) async fn accept(
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     let mut serial = 0;
     loop {
-        let incoming = tokio::select! {
-            incoming = listener.accept() => incoming,
-            Some(incoming) = from_lanes.recv() => incoming,
+        let arrived = tokio::select! {
+            incoming = listener.accept() => ArrivedRequest::on_listener(incoming),
+            Some(arrived) = from_lanes.recv() => arrived,
         };
-        if !incoming.is_session() {
+        if !arrived.request.is_session() {
             // One that there is no room for is turned away.
-            if requests.try_send(ArrivedRequest::on_listener(incoming)).is_err() {
+            if requests.try_send(arrived).is_err() {
                 debug!("More requests than can be looked at");
             }
             continue;
         }
+        let (incoming, connection) = arrived.into_parts();
         let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
             debug!(peer = %incoming.remote, "Turned a session away, too many wait to be admitted");
             continue;
@@ -85,13 +89,15 @@ pub(super) async fn accept(
         let presenting = Presenting { session_id, serial, preshared_key };
         let carrier = if incoming.quic_stream().is_some() { "quic" } else { "http2" };
         let span = info_span!("session", %session_id, peer = %incoming.remote, carrier);
-        let session = Session::run(presenting, incoming, context.clone(), place);
+        let session = Session::run(presenting, incoming, connection, context.clone(), place);
         tokio::spawn(session.instrument(span));
     }
 }
 
 struct Session {
     presenting: Presenting,
+    /// Of QUIC: of which lane, and which.
+    connection: Option<(usize, QuicConnectionId)>,
     remote: SocketAddr,
     peer_pin: Pin,
     context: Context,
@@ -113,6 +119,7 @@ impl Session {
     async fn run(
         presenting: Presenting,
         incoming: IncomingRequest,
+        connection: Option<(usize, QuicConnectionId)>,
         context: Context,
         place: OwnedSemaphorePermit,
     ) {
@@ -126,6 +133,7 @@ impl Session {
         let session_id = presenting.session_id;
         let session = Self {
             presenting,
+            connection,
             remote,
             peer_pin,
             context,
@@ -250,6 +258,9 @@ impl Session {
         match granted.await {
             Ok(Ok(expires_at)) => {
                 if is_first {
+                    if !self.note_connection(subject.device_id).await {
+                        return Ok(Next::End);
+                    }
                     info!(device_id = %subject.device_id, user_id = %subject.user_id, %expires_at,
                         "Admitted a device");
                 } else {
@@ -272,6 +283,14 @@ impl Session {
             }
             Err(_stopping) => Ok(Next::End),
         }
+    }
+
+    /// The connection is one of the device's from here on; false: the connector stops.
+    async fn note_connection(&self, device_id: DeviceId) -> bool {
+        let Some((lane, connection)) = self.connection else { return true };
+        let kind = ConnectionKind::Session;
+        let data_plane = &self.context.data_plane;
+        data_plane.note_connection(lane, connection, device_id, kind).await.is_ok()
     }
 
     /// Says why, and lets a client whose rights have merely changed fetch a new credential.
