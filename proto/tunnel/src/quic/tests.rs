@@ -1,3 +1,5 @@
+mod attacks;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, mpsc},
@@ -19,7 +21,7 @@ use tokio::{
 use super::*;
 use crate::{
     Datagram, Ecn, Endpoint, HttpConnection, KeyPair, Offloads, PeerId, ReceiveBatch,
-    SessionChannel, SessionError, UdpSocket, Waiter, Waker, session_channel::session_head,
+    SessionChannel, SessionError, UdpSocket, Waiter, Waker, session_channel::session_head, tls,
 };
 
 /// What a test asks of the thread of one end.
