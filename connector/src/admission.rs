@@ -50,6 +50,18 @@ pub(crate) struct Admission {
 struct AdmittedDevice {
     device: DeviceOnConnector,
     proof: Proof,
+    /// The serial of the newest session that has spoken for it.
+    newest_session: u64,
+}
+
+/// A session that shows a credential.
+#[derive(Debug, Clone)]
+pub(crate) struct Presenting {
+    pub(crate) session_id: SessionId,
+    /// Grows in the order in which sessions begin.
+    pub(crate) serial: u64,
+    /// Of this session.
+    pub(crate) preshared_key: PresharedKey,
 }
 
 /// By what a device is admitted.
@@ -82,17 +94,18 @@ impl Admission {
 
     /// A session shows a credential whose signature, holder and times are verified already.
     ///
-    /// Says until when the device is admitted, or why it is not.
+    /// Says until when the device is admitted, or why it is not: a session that another of the same
+    /// device has replaced takes nothing back, as the device has the preshared key of the newer one.
     pub(crate) fn handle_present(
         &mut self,
-        session_id: SessionId,
+        presenting: Presenting,
         credential: Credential,
-        preshared_key: PresharedKey,
     ) -> Result<Timestamp, Reason> {
-        self.admit(Some((session_id, preshared_key)), credential)
+        self.admit(Some(presenting), credential)
     }
 
-    /// The same of a request that is no session; the session of the device, if it has one, stays.
+    /// The same of a request that is no session; the session of the device, if it has one, stays,
+    /// and so does the preshared key.
     pub(crate) fn handle_credential(
         &mut self,
         credential: Credential,
@@ -102,10 +115,10 @@ impl Admission {
 
     fn admit(
         &mut self,
-        session: Option<(SessionId, PresharedKey)>,
+        presenting: Option<Presenting>,
         credential: Credential,
     ) -> Result<Timestamp, Reason> {
-        let (session_id, preshared_key) = session.unzip();
+        let session_id = presenting.as_ref().map(|session| session.session_id);
         let Some(enforced) = self.standing.live() else { return Err(Reason::BundleStale) };
         let bundle = enforced.bundle();
         let device_id = credential.device_id;
@@ -131,14 +144,25 @@ impl Admission {
         if !rivals.iter().all(is_newest) {
             return Err(Reason::CredentialInvalid);
         }
-        match self.devices.get(&device_id).map(|known| &known.proof) {
+        let known = self.devices.get(&device_id);
+        let (newest_session, known_key) = known
+            .map(|known| (known.newest_session, known.device.preshared_key.clone()))
+            .unwrap_or_default();
+        let (serial, preshared_key) = match presenting {
+            Some(session) => (session.serial, Some(session.preshared_key)),
+            None => (newest_session, known_key),
+        };
+        if serial < newest_session {
+            return Err(Reason::CredentialInvalid);
+        }
+        match known.map(|known| &known.proof) {
             Some(Proof::Bundle) => return Err(Reason::CredentialInvalid),
             Some(Proof::Credential { issued_at: known, expires_at, .. }) if *known > issued_at => {
                 // A newer credential of this device was seen; the older one takes nothing back.
                 let expires_at = *expires_at;
                 if let Some(session_id) = session_id {
                     self.take_over_session(device_id, session_id);
-                    self.change_preshared_key(device_id, preshared_key);
+                    self.change_preshared_key(device_id, serial, preshared_key);
                 }
                 return Ok(expires_at);
             }
@@ -154,7 +178,8 @@ impl Admission {
         }
         let session_id = session_id.or_else(|| self.session_of(device_id));
         let proof = Proof::Credential { issued_at, expires_at, session_id };
-        self.insert(AdmittedDevice { device: from_credential(credential, preshared_key), proof });
+        let device = from_credential(credential, preshared_key);
+        self.insert(AdmittedDevice { device, proof, newest_session: serial });
         Ok(expires_at)
     }
 
@@ -258,7 +283,7 @@ impl Admission {
         for rival in self.rivals(device_id, &named.addresses, &named.public_key) {
             self.remove(rival, Reason::CredentialInvalid);
         }
-        self.insert(AdmittedDevice { device, proof: Proof::Bundle });
+        self.insert(AdmittedDevice { device, proof: Proof::Bundle, newest_session: 0 });
     }
 
     /// Other devices that own one of these addresses or this key.
@@ -286,8 +311,14 @@ impl Admission {
         }
     }
 
-    fn change_preshared_key(&mut self, device_id: DeviceId, key: Option<PresharedKey>) {
+    fn change_preshared_key(
+        &mut self,
+        device_id: DeviceId,
+        newest_session: u64,
+        key: Option<PresharedKey>,
+    ) {
         if let Some(admitted) = self.devices.get_mut(&device_id) {
+            admitted.newest_session = newest_session;
             admitted.device.preshared_key = key;
             self.outputs.push_back(Output::Upsert(Box::new(admitted.device.clone())));
         }

@@ -7,6 +7,7 @@ mod distributor;
 mod handshake_time;
 mod handshakes;
 mod idle;
+mod memory;
 mod metrics;
 mod repeats;
 mod worker;
@@ -24,11 +25,13 @@ use tokio::sync::{mpsc, watch};
 use self::{
     command::LaneHandle,
     distributor::{Distributor, Owners},
+    memory::DeviceMemory,
     metrics::Published,
     worker::{Worker, WorkerParts},
 };
 pub(crate) use self::{
     command::{AdmitError, DataPlane, DeviceOnConnector, Stopped},
+    memory::ConnectionKind,
     metrics::{DataPlaneMetrics, Losses},
 };
 use crate::{
@@ -98,7 +101,7 @@ pub(crate) fn start(
     let (waiters, wakers): (Vec<Waiter>, Vec<Waker>) = waiters.into_iter().unzip();
     let cookies = udp.first().context("no lanes")?.try_clone()?;
     let handshakes = handshakes::start(filter, RetrySource::new(&identity), cookies, &wakers)?;
-    let owners = Owners::default();
+    let (owners, memory) = (Owners::default(), DeviceMemory::default());
     let (published, metrics) = Published::new(udp.len());
     let (ended, end) = mpsc::channel(udp.len() + 1);
 
@@ -133,6 +136,7 @@ pub(crate) fn start(
             handshakes,
             limits: Limits::default().share_of(lanes),
             owners: owners.clone(),
+            memory: memory.clone(),
             udp,
             frames: frames.next(),
             path: path.clone(),

@@ -9,7 +9,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use adit_policy::Authorization;
@@ -118,13 +118,20 @@ impl FlowTable {
         self.queues.get(index(device.0)).map_or(0, Queues::len)
     }
 
-    /// How many TCP connections of a device are open.
-    pub(crate) fn connections_of(&self, device: DevicePlace) -> usize {
+    /// How many TCP connections of a device are open, or have been begun so lately that they may
+    /// still be answered.
+    pub(crate) fn connections_of(&self, device: DevicePlace, now: Instant) -> usize {
+        /// Two repetitions of the first segment fall into it (RFC 6298 §2.1).
+        const MAY_BE_ANSWERED: Duration = Duration::from_secs(3);
+
         let Some(queues) = self.queues.get(index(device.0)) else { return 0 };
-        let firsts = [Worth::Open, Worth::Opening].into_iter().filter_map(|it| queues.first(it));
-        let row = |first| std::iter::successors(Some(first), |slot| self.details(*slot).next);
+        let row =
+            |worth| std::iter::successors(queues.first(worth), |slot| self.details(*slot).next);
         let is_tcp = |slot: &Slot| self.flow(*slot).key.protocol() == Protocol::Tcp;
-        firsts.flat_map(row).filter(is_tcp).count()
+        let is_new = |slot: &Slot| {
+            now.saturating_duration_since(self.details(*slot).started) < MAY_BE_ANSWERED
+        };
+        row(Worth::Open).chain(row(Worth::Opening).filter(is_new)).filter(is_tcp).count()
     }
 
     /// The flow of a device that is worth most.

@@ -187,9 +187,10 @@ impl Forwarder {
         &self.counters
     }
 
-    /// How many TCP connections of a device are open.
-    pub(crate) fn connections_of(&self, peer: PeerId) -> usize {
-        self.devices.place_of(peer).map_or(0, |place| self.flows.connections_of(place))
+    /// How many TCP connections of a device are open, or may be in a moment.
+    pub(crate) fn connections_of(&self, peer: PeerId, now: Now) -> usize {
+        let place = self.devices.place_of(peer);
+        place.map_or(0, |place| self.flows.connections_of(place, now.monotonic))
     }
 
     /// Whether a flow is known and its authorization holds: what every packet asks first.

@@ -26,7 +26,7 @@ use self::{answer::Refusal, arrived::Carrier};
 pub(crate) use self::{arrived::ArrivedRequest, streams::Streams};
 use crate::{
     credentials::Verifier,
-    data_plane::{DataPlane, RecordSinks},
+    data_plane::{ConnectionKind, DataPlane, RecordSinks},
     own_addresses::OwnAddresses,
     sessions::{self, Member},
 };
@@ -39,7 +39,7 @@ pub(crate) const QUEUE: usize = 1024;
 pub(crate) struct RequestServer {
     pub(crate) verifier: Verifier,
     /// Where those go that are for sessions.
-    pub(crate) sessions: mpsc::Sender<IncomingRequest>,
+    pub(crate) sessions: mpsc::Sender<ArrivedRequest>,
     pub(crate) registry: mpsc::Sender<sessions::Request>,
     pub(crate) data_plane: DataPlane,
     pub(crate) own_addresses: watch::Receiver<OwnAddresses>,
@@ -51,14 +51,15 @@ pub(crate) struct RequestServer {
 impl RequestServer {
     /// Serves requests, each in a task of its own, until none can come any more.
     pub(crate) async fn run(self, mut incoming: mpsc::Receiver<ArrivedRequest>) {
-        while let Some(ArrivedRequest { carrier, request }) = incoming.recv().await {
-            if request.is_session() {
+        while let Some(arrived) = incoming.recv().await {
+            if arrived.request.is_session() {
                 // One that there is no room for is turned away.
-                if self.sessions.try_send(request).is_err() {
+                if self.sessions.try_send(arrived).is_err() {
                     debug!("More sessions than can be taken in");
                 }
                 continue;
             }
+            let ArrivedRequest { carrier, request } = arrived;
             let span = info_span!("request", peer = %request.remote, %carrier);
             tokio::spawn(self.clone().serve(carrier, request).instrument(span));
         }
@@ -90,8 +91,14 @@ impl RequestServer {
             && let Ok(device) = member.device()
         {
             let (connection, device_id) = (stream.connection(), device.subject.device_id);
+            let kind = match asked {
+                ProxyRequest::ConnectIp { .. } => ConnectionKind::Packets,
+                ProxyRequest::ConnectUdp { .. } => ConnectionKind::Streams,
+                ProxyRequest::ConnectTcp { .. } => ConnectionKind::Streams,
+            };
+            let noted = self.data_plane.note_connection(lane, connection, device_id, kind).await;
             // If the data plane stops, so does this.
-            if self.data_plane.note_connection(lane, connection, device_id).await.is_err() {
+            if noted.is_err() {
                 return;
             }
         }

@@ -10,10 +10,9 @@ use std::{
 };
 
 use adit_proto::{
-    ConnectorMessage, Credential, DeviceId, PresharedKey, Reason, SessionId, Timestamp,
-    WireguardPublicKey,
+    ConnectorMessage, Credential, DeviceId, Reason, SessionId, Timestamp, WireguardPublicKey,
 };
-use adit_tunnel::{Http2Listener, IncomingRequest};
+use adit_tunnel::Http2Listener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -23,7 +22,7 @@ use self::{
     session::{Context, Directive},
 };
 use crate::{
-    admission::{Admission, Output},
+    admission::{Admission, Output, Presenting},
     credentials::Verifier,
     data_plane::{DataPlane, DataPlaneMetrics, DeviceOnConnector, Stopped},
     enforced::Standing,
@@ -36,10 +35,8 @@ use crate::{
 pub(crate) enum Request {
     /// A session shows a credential.
     Present {
-        session_id: SessionId,
+        presenting: Presenting,
         credential: Box<Credential>,
-        /// Of this session.
-        preshared_key: PresharedKey,
         /// The way back, at the first time.
         outbox: Option<mpsc::Sender<Directive>>,
         answer: oneshot::Sender<Result<Timestamp, Reason>>,
@@ -64,7 +61,7 @@ pub(crate) const INCOMING: usize = 256;
 pub(crate) struct SessionsParts {
     pub(crate) listener: Http2Listener,
     /// Requests for sessions that came to lanes.
-    pub(crate) from_lanes: mpsc::Receiver<IncomingRequest>,
+    pub(crate) from_lanes: mpsc::Receiver<ArrivedRequest>,
     /// Where requests go that are no sessions.
     pub(crate) other_requests: mpsc::Sender<ArrivedRequest>,
     pub(crate) data_plane: DataPlane,
@@ -94,6 +91,7 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
         requests,
         verifier: parts.verifier,
         own_addresses: own_addresses.clone(),
+        data_plane: parts.data_plane.clone(),
         metrics: parts.metrics,
         wireguard_public_key: parts.wireguard_public_key,
     };
@@ -148,15 +146,8 @@ impl Registry {
         self.handle_standing().await?;
         loop {
             match self.next_event(&mut drain).await {
-                Event::Request(Request::Present {
-                    session_id,
-                    credential,
-                    preshared_key,
-                    outbox,
-                    answer,
-                }) => {
-                    let granted =
-                        self.handle_present(session_id, *credential, preshared_key, outbox).await?;
+                Event::Request(Request::Present { presenting, credential, outbox, answer }) => {
+                    let granted = self.handle_present(presenting, *credential, outbox).await?;
                     // A session that has ended meanwhile says so by itself.
                     let _ = answer.send(granted);
                 }
@@ -242,14 +233,12 @@ impl Registry {
 
     async fn handle_present(
         &mut self,
-        session_id: SessionId,
+        presenting: Presenting,
         credential: Credential,
-        preshared_key: PresharedKey,
         outbox: Option<mpsc::Sender<Directive>>,
     ) -> Result<Result<Timestamp, Reason>, Stopped> {
-        let device_id = credential.device_id;
-        let expires_at = match self.admission.handle_present(session_id, credential, preshared_key)
-        {
+        let (session_id, device_id) = (presenting.session_id, credential.device_id);
+        let expires_at = match self.admission.handle_present(presenting, credential) {
             Ok(expires_at) => expires_at,
             Err(reason) => return Ok(Err(reason)),
         };

@@ -2,12 +2,12 @@ use std::{sync::Arc, time::Duration};
 
 use adit_proto::{
     Bundle, Confirmation, ConnectorId, Credential, DeviceId, NumericDate, OrganisationId, Pin,
-    Reason, Revocation, RevokedSubject, SessionId, SiteId, Timestamp, UserId, WireguardDevice,
-    WireguardPublicKey,
+    PresharedKey, Reason, Revocation, RevokedSubject, SessionId, SiteId, Timestamp, UserId,
+    WireguardDevice, WireguardPublicKey,
 };
 use uuid::Uuid;
 
-use super::{Admission, Output};
+use super::{Admission, Output, Presenting};
 use crate::enforced::{Enforced, Standing};
 
 #[test]
@@ -20,10 +20,7 @@ fn a_device_with_a_credential_becomes_a_peer() {
 #[test]
 fn without_a_bundle_nobody_is_admitted() {
     let mut admission = Admission::default();
-    assert_eq!(
-        admission.handle_present(session(1), credential(1), preshared_key()),
-        Err(Reason::BundleStale)
-    );
+    assert_eq!(admission.handle_present(presenting(1), credential(1)), Err(Reason::BundleStale));
 }
 
 #[test]
@@ -57,6 +54,39 @@ fn a_device_that_connects_again_replaces_its_session() {
     // The old session's end comes late and takes nothing from the new one.
     world.admission.handle_closed(session(1));
     assert_eq!(world.admission.session_of(device(1)), Some(session(2)));
+}
+
+#[test]
+fn a_session_that_was_replaced_takes_nothing_back() {
+    let mut world = World::new();
+    world.present(1, credential(1)).unwrap();
+    world.present(2, credential(1)).unwrap();
+    assert_eq!(world.preshared_key(), Some(preshared_key(2)));
+    world.outputs();
+    // What the old session has said before it hears of its end, with whatever credential.
+    for old in [credential(1), issued(credential(1), 1)] {
+        assert_eq!(world.present(1, old), Err(Reason::CredentialInvalid));
+    }
+    assert_eq!(world.outputs(), []);
+    assert_eq!(world.preshared_key(), Some(preshared_key(2)));
+    assert_eq!(world.admission.session_of(device(1)), Some(session(2)));
+
+    world.admission.handle_closed(session(2));
+    assert_eq!(world.present(1, credential(1)), Err(Reason::CredentialInvalid));
+    world.present(2, issued(credential(1), 2)).unwrap();
+    world.present(3, credential(1)).unwrap();
+    assert_eq!(world.preshared_key(), Some(preshared_key(3)), "by an older credential");
+    assert_eq!(world.present(2, issued(credential(1), 3)), Err(Reason::CredentialInvalid));
+}
+
+#[test]
+fn a_request_that_is_no_session_leaves_the_session_and_its_preshared_key() {
+    let mut world = World::new();
+    world.present(1, credential(1)).unwrap();
+    world.outputs();
+    world.admission.handle_credential(issued(credential(1), 1)).unwrap();
+    assert_eq!(world.preshared_key(), Some(preshared_key(1)));
+    assert_eq!(world.admission.session_of(device(1)), Some(session(1)));
 }
 
 #[test]
@@ -214,7 +244,12 @@ impl World {
         session_number: u128,
         credential: Credential,
     ) -> Result<Timestamp, Reason> {
-        self.admission.handle_present(session(session_number), credential, preshared_key())
+        self.admission.handle_present(presenting(session_number), credential)
+    }
+
+    /// Of the first device.
+    fn preshared_key(&self) -> Option<PresharedKey> {
+        self.admission.device(device(1)).and_then(|device| device.preshared_key)
     }
 
     fn outputs(&mut self) -> Vec<Did> {
@@ -305,6 +340,14 @@ fn at(secs: u64) -> Timestamp {
     Timestamp::from_millis(1_767_225_600_000).saturating_add(Duration::from_secs(secs))
 }
 
-fn preshared_key() -> adit_proto::PresharedKey {
-    adit_proto::PresharedKey::from_bytes([3; 32])
+fn presenting(number: u128) -> Presenting {
+    Presenting {
+        session_id: session(number),
+        serial: u64::try_from(number).unwrap(),
+        preshared_key: preshared_key(number),
+    }
+}
+
+fn preshared_key(number: u128) -> PresharedKey {
+    PresharedKey::from_bytes([u8::try_from(number).unwrap(); 32])
 }

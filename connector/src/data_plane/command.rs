@@ -9,6 +9,7 @@ use adit_tunnel::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use super::memory::ConnectionKind;
 use crate::{enforced::Standing, own_addresses::OwnAddresses};
 
 /// A device that may send packets.
@@ -83,6 +84,7 @@ pub(crate) enum Command {
     NoteConnection {
         connection: QuicConnectionId,
         device_id: DeviceId,
+        kind: ConnectionKind,
     },
     /// What was enforced before goes back: freeing ten thousand policies takes long.
     Enforce {
@@ -197,15 +199,17 @@ impl DataPlane {
         }
     }
 
-    /// A connection of a lane is of a device that is admitted, which may have so many.
+    /// A connection of a lane is of a device that is admitted, which may have so many, and so much
+    /// of our memory for all of them.
     pub(crate) async fn note_connection(
         &self,
         lane: usize,
         connection: QuicConnectionId,
         device_id: DeviceId,
+        kind: ConnectionKind,
     ) -> Result<(), Stopped> {
         let lane = self.lanes.get(lane).ok_or(Stopped)?;
-        lane.command(Command::NoteConnection { connection, device_id }).await
+        lane.command(Command::NoteConnection { connection, device_id, kind }).await
     }
 
     /// How many TCP connections of a device are open.

@@ -5,16 +5,29 @@ use std::collections::HashMap;
 use adit_proto::DeviceId;
 use adit_tunnel::{QuicConnectionId, QuicUse};
 
-/// The connections of each device, which are few: each may have megabytes lying here.
+use super::memory::{ConnectionKind, DeviceMemory, MemoryShare};
+
+/// The connections of each device on one lane, which are few, and what each may have lying here.
 pub(super) struct DeviceConnections<Id = QuicConnectionId> {
-    /// The oldest first.
-    by_device: HashMap<DeviceId, Vec<Id>>,
+    by_device: HashMap<DeviceId, Vec<Known<Id>>>,
+    /// Those of which nothing is known any more but that they are not gone yet.
+    ending: Vec<Known<Id>>,
+    memory: DeviceMemory,
 }
 
-impl<Id> Default for DeviceConnections<Id> {
-    fn default() -> Self {
-        Self { by_device: HashMap::new() }
-    }
+/// The oldest of a device come first.
+struct Known<Id> {
+    id: Id,
+    share: MemoryShare,
+}
+
+/// What becomes of connections when one is noted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Noted<Id = QuicConnectionId> {
+    /// What the connection may have lying here, in bytes.
+    pub(super) memory: u32,
+    /// The one that has to go for it: the one of the least use, of these the oldest.
+    pub(super) evicted: Option<Id>,
 }
 
 /// Of one device on one lane. One is enough; more are those that it has lost without a word, and
@@ -22,34 +35,49 @@ impl<Id> Default for DeviceConnections<Id> {
 const MAX: usize = 16;
 
 impl<Id: Copy + PartialEq> DeviceConnections<Id> {
-    /// Notes that a device has a connection. Returns which one has to go for it, if there are too
-    /// many: the one of the least use, of these the oldest.
-    pub(super) fn insert(
+    /// Lanes that share `memory` share out together what a device may have.
+    pub(super) fn new(memory: DeviceMemory) -> Self {
+        Self { by_device: HashMap::new(), ending: Vec::new(), memory }
+    }
+
+    /// Notes that a device has a connection, or uses it for something else, too.
+    pub(super) fn note(
         &mut self,
         device_id: DeviceId,
         connection: Id,
+        kind: ConnectionKind,
         mut use_of: impl FnMut(Id) -> Option<QuicUse>,
-    ) -> Option<Id> {
+    ) -> Noted<Id> {
         let own = self.by_device.entry(device_id).or_default();
-        if own.contains(&connection) {
-            return None;
+        if let Some(known) = own.iter_mut().find(|known| known.id == connection) {
+            known.share.grow(kind);
+            return Noted { memory: known.share.bytes(), evicted: None };
         }
-        let evicted = if own.len() < MAX {
-            None
-        } else {
-            own.retain(|known| use_of(*known).is_some());
-            let is_full = own.len() >= MAX;
-            let least = own.iter().copied().min_by_key(|known| use_of(*known));
-            least.filter(|_least| is_full)
-        };
-        own.retain(|known| Some(*known) != evicted);
-        own.push(connection);
-        evicted
+        own.retain(|known| use_of(known.id).is_some());
+        let place = (0..own.len()).min_by_key(|place| own.get(*place).map(|it| use_of(it.id)));
+        let evicted = place.filter(|_place| own.len() >= MAX).map(|place| own.remove(place));
+        let evicted_id = evicted.as_ref().map(|known| known.id);
+        // What it has is free once it is gone.
+        self.ending.extend(evicted);
+        let share = self.memory.share(device_id, kind);
+        let memory = share.bytes();
+        own.push(Known { id: connection, share });
+        Noted { memory, evicted: evicted_id }
     }
 
     /// Forgets a device that is gone.
     pub(super) fn remove(&mut self, device_id: DeviceId) {
-        self.by_device.remove(&device_id);
+        self.ending.extend(self.by_device.remove(&device_id).unwrap_or_default());
+    }
+
+    /// Forgets connections that are gone.
+    pub(super) fn sweep(&mut self, mut use_of: impl FnMut(Id) -> Option<QuicUse>) {
+        let mut is_there = |known: &Known<Id>| use_of(known.id).is_some();
+        self.ending.retain(&mut is_there);
+        self.by_device.retain(|_device_id, own| {
+            own.retain(&mut is_there);
+            !own.is_empty()
+        });
     }
 }
 
@@ -57,8 +85,20 @@ impl<Id: Copy + PartialEq> DeviceConnections<Id> {
 mod tests {
     use super::*;
 
+    type UseOf = fn(usize) -> Option<QuicUse>;
+
     fn device(number: u128) -> DeviceId {
         DeviceId::from_uuid(uuid::Uuid::from_u128(number))
+    }
+
+    /// Notes one that carries streams, and returns which one has to go.
+    fn note(
+        connections: &mut DeviceConnections<usize>,
+        device_id: DeviceId,
+        number: usize,
+        use_of: impl Fn(usize) -> Option<QuicUse>,
+    ) -> Option<usize> {
+        connections.note(device_id, number, ConnectionKind::Streams, use_of).evicted
     }
 
     /// One device with so many connections of these uses, the oldest first.
@@ -66,9 +106,9 @@ mod tests {
         device_id: DeviceId,
         of: impl Fn(usize) -> Option<QuicUse>,
     ) -> DeviceConnections<usize> {
-        let mut connections = DeviceConnections::default();
+        let mut connections = DeviceConnections::new(DeviceMemory::default());
         for number in 0..MAX {
-            assert_eq!(connections.insert(device_id, number, &of), None);
+            assert_eq!(note(&mut connections, device_id, number, &of), None);
         }
         connections
     }
@@ -82,7 +122,7 @@ mod tests {
             _ => Some(QuicUse::Requests),
         };
         let mut connections = full(device_id, use_of);
-        let evicted = [100, 101, 102].map(|new| connections.insert(device_id, new, use_of));
+        let evicted = [100, 101, 102].map(|new| note(&mut connections, device_id, new, use_of));
         assert_eq!(evicted, [Some(1), Some(5), Some(2)]);
     }
 
@@ -91,10 +131,10 @@ mod tests {
         let device_id = device(1);
         let mut connections = full(device_id, |_| Some(QuicUse::Requests));
         let use_of = |number| (number != 3).then_some(QuicUse::Requests);
-        assert_eq!(connections.insert(device_id, 100, use_of), None);
-        assert_eq!(connections.insert(device_id, 100, use_of), None, "the same again");
-        assert_eq!(connections.insert(device_id, 101, use_of), Some(0));
-        assert_eq!(connections.insert(device(2), 200, use_of), None, "another device");
+        assert_eq!(note(&mut connections, device_id, 100, use_of), None);
+        assert_eq!(note(&mut connections, device_id, 100, use_of), None, "the same again");
+        assert_eq!(note(&mut connections, device_id, 101, use_of), Some(0));
+        assert_eq!(note(&mut connections, device(2), 200, use_of), None, "another device");
     }
 
     #[test]
@@ -104,7 +144,27 @@ mod tests {
             |number: usize| Some(if number == 0 { QuicUse::Packets } else { QuicUse::Requests });
         let mut connections = full(device_id, use_of);
         let evicted: Vec<_> =
-            (100..200).map(|new| connections.insert(device_id, new, use_of)).collect();
+            (100..200).map(|new| note(&mut connections, device_id, new, use_of)).collect();
         assert!(!evicted.contains(&Some(0)));
+    }
+
+    #[test]
+    fn what_a_connection_has_is_free_only_when_it_is_gone() {
+        let device_id = device(1);
+        let in_use: UseOf = |_number| Some(QuicUse::Requests);
+        let memory = |connections: &mut DeviceConnections<usize>, number, use_of: UseOf| {
+            connections.note(device_id, number, ConnectionKind::Streams, use_of).memory
+        };
+        let mut connections = full(device_id, in_use);
+        // The first, which has most, has to go for it.
+        assert!(memory(&mut connections, 100, in_use) < 1 << 20);
+        connections.sweep(in_use);
+        assert!(memory(&mut connections, 101, in_use) < 1 << 20);
+        connections.remove(device_id);
+        connections.sweep(in_use);
+        assert!(memory(&mut connections, 102, in_use) < 1 << 20, "the others are still ending");
+        let only_last: UseOf = |number| (number == 102).then_some(QuicUse::Requests);
+        connections.sweep(only_last);
+        assert_eq!(memory(&mut connections, 102, only_last), 24 << 20);
     }
 }

@@ -28,6 +28,7 @@ use super::{
     handshake_time::HandshakeTime,
     handshakes::Handshakes,
     idle::Idle,
+    memory::DeviceMemory,
     metrics::{DataPlaneMetrics, Losses, Published},
     repeats::Repeats,
 };
@@ -49,6 +50,7 @@ pub(super) struct WorkerParts {
     pub(super) handshakes: Handshakes,
     pub(super) limits: Limits,
     pub(super) owners: Owners,
+    pub(super) memory: DeviceMemory,
     pub(super) udp: UdpSocket,
     /// None: it reads the interface itself.
     pub(super) frames: Option<FrameQueue>,
@@ -127,7 +129,7 @@ impl Worker {
             requests: parts.requests,
             handshakes: parts.handshakes,
             handshake_time: HandshakeTime::new(now.monotonic),
-            device_connections: DeviceConnections::default(),
+            device_connections: DeviceConnections::new(parts.memory),
             forwarder: Forwarder::new(parts.limits, now),
             peers: Peers::default(),
             owners: parts.owners,
@@ -200,6 +202,8 @@ impl Worker {
             self.metrics_due = now.monotonic + METRICS_INTERVAL;
             self.carriers.sweep();
             self.repeats.sweep(now.monotonic);
+            let Self { device_connections, quic, .. } = self;
+            device_connections.sweep(|id| quic.use_of(id));
             self.publish_metrics(now);
         }
     }
@@ -235,18 +239,13 @@ impl Worker {
                 }
                 Command::CountConnections { device_id, count } => {
                     let peer = self.peers.by_device.get(&device_id);
-                    let open = peer.map_or(0, |(peer, _)| self.forwarder.connections_of(*peer));
+                    let open =
+                        peer.map_or(0, |(peer, _)| self.forwarder.connections_of(*peer, now));
                     // Who asked may be gone.
                     let _ = count.send(open);
                 }
-                Command::NoteConnection { connection, device_id } => {
-                    let Self { device_connections, quic, .. } = self;
-                    let use_of = |id| quic.use_of(id);
-                    let evicted = device_connections.insert(device_id, connection, use_of);
-                    if let Some(evicted) = evicted {
-                        debug!(%device_id, "Closing a connection, the device has many");
-                        self.quic.close(evicted, now.monotonic);
-                    }
+                Command::NoteConnection { connection, device_id, kind } => {
+                    self.note_connection(connection, device_id, kind, now);
                 }
                 Command::Enforce { standing, replaced } => {
                     // Who asked is gone only while the process ends.

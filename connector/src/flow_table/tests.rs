@@ -81,6 +81,37 @@ proptest! {
     }
 }
 
+#[test]
+fn a_connection_that_was_merely_begun_counts_only_while_it_may_be_answered() {
+    let (mut table, start, device) = (FlowTable::new(LIMITS), Instant::now(), DevicePlace(0));
+    let open = |table: &mut FlowTable, port, now| {
+        table.insert(&tuple(0, port), device, authorization(), 1, now)
+    };
+    let answered = open(&mut table, 1, start);
+    table.flow_mut(answered).to_device.volume += Volume { packets: 1, bytes: 40 };
+    table.settle(answered);
+    let begun = open(&mut table, 2, start);
+    assert_eq!(table.connections_of(device, start), 2);
+    assert_eq!(table.connections_of(DevicePlace(1), start), 0, "another device");
+
+    // Said again and again, it is still the one that was begun then.
+    let later = start + Duration::from_secs(3);
+    table.flow_mut(begun).last_seen = later;
+    assert_eq!(table.connections_of(device, later), 1);
+    open(&mut table, 3, later);
+    assert_eq!(table.connections_of(device, later), 2);
+    let long_after = later + Duration::from_secs(3_600);
+    assert_eq!(table.connections_of(device, long_after), 1, "the open one");
+}
+
+#[test]
+fn other_flows_are_no_connections() {
+    let (mut table, now, device) = (FlowTable::new(LIMITS), Instant::now(), DevicePlace(0));
+    let datagrams = FlowTuple { protocol: Protocol::Udp, ..tuple(0, 1) };
+    table.insert(&datagrams, device, authorization(), 1, now);
+    assert_eq!(table.connections_of(device, now), 0);
+}
+
 fn change(
     table: &mut FlowTable,
     model: &mut Model,

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use adit_tunnel::{IncomingRequest, QuicStreamId};
+use adit_tunnel::{IncomingRequest, QuicConnectionId, QuicStreamId};
 
 /// A request that is to be served.
 pub(crate) struct ArrivedRequest {
     pub(super) carrier: Carrier,
-    pub(super) request: IncomingRequest,
+    pub(crate) request: IncomingRequest,
 }
 
 /// What carries a request, and its packets.
@@ -29,6 +29,15 @@ impl ArrivedRequest {
     /// One that came to the listener.
     pub(crate) const fn on_listener(request: IncomingRequest) -> Self {
         Self { carrier: Carrier::Http2, request }
+    }
+
+    /// The request, and by which connection of which lane it came if it was one's.
+    pub(crate) fn into_parts(self) -> (IncomingRequest, Option<(usize, QuicConnectionId)>) {
+        let connection = match self.carrier {
+            Carrier::Quic { lane, stream } => Some((lane, stream.connection())),
+            Carrier::Http2 => None,
+        };
+        (self.request, connection)
     }
 }
 

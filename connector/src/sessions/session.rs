@@ -8,17 +8,23 @@ use std::{
 
 use adit_policy::Subject;
 use adit_proto::{
-    ClientMessage, ConnectorMessage, FlowTuple, Pin, PresharedKey, Reason, SessionId, Verdict,
-    WireguardPublicKey,
+    ClientMessage, ConnectorMessage, DeviceId, FlowTuple, Pin, PresharedKey, Reason, SessionId,
+    Verdict, WireguardPublicKey,
 };
-use adit_tunnel::{Http2Listener, IncomingRequest, SessionError, SessionReceiver, SessionSender};
+use adit_tunnel::{
+    Http2Listener, IncomingRequest, QuicConnectionId, SessionError, SessionReceiver, SessionSender,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::Request;
 use crate::{
-    admission::subject_of, credentials::Verifier, data_plane::DataPlaneMetrics,
-    enforced::destination_of, own_addresses::OwnAddresses, requests::ArrivedRequest,
+    admission::{Presenting, subject_of},
+    credentials::Verifier,
+    data_plane::{ConnectionKind, DataPlane, DataPlaneMetrics},
+    enforced::destination_of,
+    own_addresses::OwnAddresses,
+    requests::ArrivedRequest,
 };
 
 /// What the registry tells a session.
@@ -35,6 +41,7 @@ pub(super) struct Context {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) verifier: Verifier,
     pub(super) own_addresses: watch::Receiver<OwnAddresses>,
+    pub(super) data_plane: DataPlane,
     pub(super) metrics: watch::Receiver<DataPlaneMetrics>,
     pub(super) wireguard_public_key: WireguardPublicKey,
 }
@@ -43,7 +50,7 @@ pub(super) struct Context {
 /// on.
 pub(super) async fn accept(
     mut listener: Http2Listener,
-    mut from_lanes: mpsc::Receiver<IncomingRequest>,
+    mut from_lanes: mpsc::Receiver<ArrivedRequest>,
     requests: mpsc::Sender<ArrivedRequest>,
     context: Context,
 ) {
@@ -51,18 +58,20 @@ pub(super) async fn accept(
     const MAX_STRANGERS: usize = 1024;
 
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let mut serial = 0;
     loop {
-        let incoming = tokio::select! {
-            incoming = listener.accept() => incoming,
-            Some(incoming) = from_lanes.recv() => incoming,
+        let arrived = tokio::select! {
+            incoming = listener.accept() => ArrivedRequest::on_listener(incoming),
+            Some(arrived) = from_lanes.recv() => arrived,
         };
-        if !incoming.is_session() {
+        if !arrived.request.is_session() {
             // One that there is no room for is turned away.
-            if requests.try_send(ArrivedRequest::on_listener(incoming)).is_err() {
+            if requests.try_send(arrived).is_err() {
                 debug!("More requests than can be looked at");
             }
             continue;
         }
+        let (incoming, connection) = arrived.into_parts();
         let Ok(place) = Arc::clone(&strangers).try_acquire_owned() else {
             debug!(peer = %incoming.remote, "Turned a session away, too many wait to be admitted");
             continue;
@@ -73,18 +82,22 @@ pub(super) async fn accept(
             warn!(%error, "Turned a session away, no randomness");
             continue;
         }
-        let preshared_key = PresharedKey::from_bytes(preshared_key);
+        // Before the client is answered, so that what it begins later has a later one.
+        serial += 1;
         let session_id = SessionId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid());
+        let preshared_key = PresharedKey::from_bytes(preshared_key);
+        let presenting = Presenting { session_id, serial, preshared_key };
         let carrier = if incoming.quic_stream().is_some() { "quic" } else { "http2" };
         let span = info_span!("session", %session_id, peer = %incoming.remote, carrier);
-        let session = Session::run(session_id, preshared_key, incoming, context.clone(), place);
+        let session = Session::run(presenting, incoming, connection, context.clone(), place);
         tokio::spawn(session.instrument(span));
     }
 }
 
 struct Session {
-    session_id: SessionId,
-    preshared_key: PresharedKey,
+    presenting: Presenting,
+    /// Of QUIC: of which lane, and which.
+    connection: Option<(usize, QuicConnectionId)>,
     remote: SocketAddr,
     peer_pin: Pin,
     context: Context,
@@ -104,9 +117,9 @@ enum Next {
 
 impl Session {
     async fn run(
-        session_id: SessionId,
-        preshared_key: PresharedKey,
+        presenting: Presenting,
         incoming: IncomingRequest,
+        connection: Option<(usize, QuicConnectionId)>,
         context: Context,
         place: OwnedSemaphorePermit,
     ) {
@@ -117,9 +130,10 @@ impl Session {
         let (sender, receiver) = incoming.into_session().split();
         let (outbox, directives) = mpsc::channel(OUTBOX);
         let requests = context.requests.clone();
+        let session_id = presenting.session_id;
         let session = Self {
-            session_id,
-            preshared_key,
+            presenting,
+            connection,
             remote,
             peer_pin,
             context,
@@ -180,6 +194,7 @@ impl Session {
     }
 
     async fn handle_message(&mut self, message: ClientMessage) -> Result<Next, SessionError> {
+        let session_id = self.presenting.session_id;
         match message {
             ClientMessage::Present { credential } => self.present(&credential).await,
             ClientMessage::Explain { request_id, flow } => {
@@ -192,8 +207,8 @@ impl Session {
                 self.sender.send(&ConnectorMessage::Pong { request_id, load }).await?;
                 Ok(Next::GoOn)
             }
-            ClientMessage::Moved => self.ask(Request::Moved { session_id: self.session_id }).await,
-            ClientMessage::Stays => self.ask(Request::Stays { session_id: self.session_id }).await,
+            ClientMessage::Moved => self.ask(Request::Moved { session_id }).await,
+            ClientMessage::Stays => self.ask(Request::Stays { session_id }).await,
         }
     }
 
@@ -232,9 +247,8 @@ impl Session {
         let subject = Subject { source: Some(self.remote.ip()), ..subject_of(&credential) };
         let (answer, granted) = oneshot::channel();
         let request = Request::Present {
-            session_id: self.session_id,
+            presenting: self.presenting.clone(),
             credential: Box::new(credential),
-            preshared_key: self.preshared_key.clone(),
             outbox: self.outbox.take(),
             answer,
         };
@@ -244,6 +258,9 @@ impl Session {
         match granted.await {
             Ok(Ok(expires_at)) => {
                 if is_first {
+                    if !self.note_connection(subject.device_id).await {
+                        return Ok(Next::End);
+                    }
                     info!(device_id = %subject.device_id, user_id = %subject.user_id, %expires_at,
                         "Admitted a device");
                 } else {
@@ -251,10 +268,10 @@ impl Session {
                 }
                 self.subject = Some(subject);
                 let admitted = ConnectorMessage::Admitted {
-                    session_id: self.session_id,
+                    session_id: self.presenting.session_id,
                     wireguard_public_key: self.context.wireguard_public_key,
                     expires_at,
-                    preshared_key: Some(self.preshared_key.clone()),
+                    preshared_key: Some(self.presenting.preshared_key.clone()),
                 };
                 self.sender.send(&admitted).await?;
                 Ok(Next::GoOn)
@@ -266,6 +283,14 @@ impl Session {
             }
             Err(_stopping) => Ok(Next::End),
         }
+    }
+
+    /// The connection is one of the device's from here on; false: the connector stops.
+    async fn note_connection(&self, device_id: DeviceId) -> bool {
+        let Some((lane, connection)) = self.connection else { return true };
+        let kind = ConnectionKind::Session;
+        let data_plane = &self.context.data_plane;
+        data_plane.note_connection(lane, connection, device_id, kind).await.is_ok()
     }
 
     /// Says why, and lets a client whose rights have merely changed fetch a new credential.

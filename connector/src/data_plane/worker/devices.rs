@@ -1,12 +1,13 @@
 //! Who may send packets, and by which request they come.
 
 use adit_proto::{DeviceId, Reason};
-use adit_tunnel::{PeerConfig, QuicStreamId};
+use adit_tunnel::{PeerConfig, QuicConnectionId, QuicStreamId};
+use tracing::debug;
 
 use super::Worker;
 use crate::{
     clock::Now,
-    data_plane::{AdmitError, DeviceOnConnector, carriers::Carrier},
+    data_plane::{AdmitError, ConnectionKind, DeviceOnConnector, carriers::Carrier},
     enforced::lone_prefixes,
 };
 
@@ -60,6 +61,23 @@ impl Worker {
         self.flush(now);
         self.tunnel.remove(peer);
         self.quic.leave(peer, now.monotonic);
+    }
+
+    /// Gives a connection of a device that is admitted its share of what the device may have.
+    pub(super) fn note_connection(
+        &mut self,
+        connection: QuicConnectionId,
+        device_id: DeviceId,
+        kind: ConnectionKind,
+        now: Now,
+    ) {
+        let Self { device_connections, quic, .. } = self;
+        let noted = device_connections.note(device_id, connection, kind, |id| quic.use_of(id));
+        quic.set_memory(connection, noted.memory);
+        if let Some(evicted) = noted.evicted {
+            debug!(%device_id, "Closing a connection, the device has many");
+            quic.close(evicted, now.monotonic);
+        }
     }
 
     /// Lets a request carry the packets of a device that is admitted.

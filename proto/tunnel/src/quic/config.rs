@@ -26,9 +26,9 @@ const IDLE_TIMEOUT: VarInt = VarInt::from_u32(30_000);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// What a stranger may have lying here: a request is short.
-const STRANGERS_WINDOW: u32 = 64 << 10;
-/// What one who is admitted may have lying here: 200 ms of 1 Gbit/s.
-pub(super) const ADMITTED_WINDOW: VarInt = VarInt::from_u32(24 << 20);
+pub(super) const STRANGERS_WINDOW: u32 = 64 << 10;
+/// The most that is of use: 200 ms of 1 Gbit/s.
+pub(super) const LARGEST_WINDOW: u32 = 24 << 20;
 const STREAM_WINDOW: u32 = 8 << 20;
 
 /// Requests at one time of a stranger, and of one who is admitted.
@@ -76,6 +76,7 @@ pub(super) fn server(identity: &KeyPair, mtu: u16) -> Arc<ServerConfig> {
     let mut transport = transport(mtu);
     transport
         .receive_window(STRANGERS_WINDOW.into())
+        .send_window(send_window(STRANGERS_WINDOW))
         .max_concurrent_bidi_streams(STRANGERS_REQUESTS.into());
     let mut tokens = ValidationTokenConfig::default();
     tokens.sent(0);
@@ -96,7 +97,7 @@ pub(super) fn client(identity: &KeyPair, pin: Pin, mtu: u16) -> ClientConfig {
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = transport(mtu);
     transport
-        .receive_window(ADMITTED_WINDOW)
+        .receive_window(LARGEST_WINDOW.into())
         // A server opens none.
         .max_concurrent_bidi_streams(0_u32.into())
         .keep_alive_interval(Some(KEEPALIVE));
@@ -116,7 +117,7 @@ fn transport(mtu: u16) -> TransportConfig {
         .max_idle_timeout(Some(IdleTimeout::from(IDLE_TIMEOUT)))
         .max_concurrent_uni_streams(UNIDIRECTIONAL_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
-        .send_window(u64::from(STREAM_WINDOW))
+        .send_window(send_window(LARGEST_WINDOW))
         .datagram_receive_buffer_size(Some(DATAGRAMS_LEN))
         .datagram_send_buffer_size(MAX_QUEUE_LEN * 2)
         .mtu_discovery_config(Some(search))
@@ -125,6 +126,11 @@ fn transport(mtu: u16) -> TransportConfig {
         .time_threshold(REORDERED_TIME)
         .allow_spin(false);
     config
+}
+
+/// What may wait to be acknowledged where so much may wait to be taken: a peer can withhold either.
+pub(super) const fn send_window(receive_window: u32) -> u64 {
+    receive_window as u64 / 3
 }
 
 /// Connection ids whose first byte, divided by the number of lanes, leaves the lane.

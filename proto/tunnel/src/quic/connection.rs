@@ -38,6 +38,8 @@ pub(super) struct Connection {
     /// Of a server's client, once the handshake is complete.
     peer_pin: Option<Pin>,
     is_admitted: bool,
+    /// What it may have lying here, in bytes.
+    memory: u32,
     losses: PacketLosses,
     /// Where the peer was at the last turn.
     pub(super) remote: SocketAddr,
@@ -75,6 +77,7 @@ impl Connection {
             dialled,
             peer_pin: None,
             is_admitted: false,
+            memory: config::STRANGERS_WINDOW,
             losses: PacketLosses::default(),
             credit: None,
             is_dirty: false,
@@ -328,10 +331,18 @@ impl Connection {
         }
     }
 
-    /// The peer may use more of our memory than a stranger.
+    /// The peer may use so many bytes of our memory.
+    pub(super) fn set_memory(&mut self, bytes: u32) {
+        if bytes != self.memory {
+            self.memory = bytes;
+            self.quic.set_receive_window(bytes.into());
+            self.quic.set_send_window(config::send_window(bytes));
+        }
+    }
+
+    /// The peer may ask for more than a stranger.
     pub(super) fn admit(&mut self) {
         if !std::mem::replace(&mut self.is_admitted, true) {
-            self.quic.set_receive_window(config::ADMITTED_WINDOW);
             self.quic.set_max_concurrent_streams(Dir::Bi, config::ADMITTED_REQUESTS);
         }
     }

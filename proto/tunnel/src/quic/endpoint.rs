@@ -77,6 +77,11 @@ const MAX_EVENTS: usize = 1024;
 const SCRATCH_LEN: usize = 64 << 10;
 
 impl QuicEndpoint {
+    /// Bytes of our memory that the peer of a connection may use as long as nothing else is said.
+    pub const LEAST_MEMORY: u32 = config::STRANGERS_WINDOW;
+    /// More than this is of no use to one connection.
+    pub const MOST_MEMORY: u32 = config::LARGEST_WINDOW;
+
     /// For a connector: answers those who connect. The lane is one of so many, and the waker that
     /// of its thread; `mtu` is that of the longest link.
     pub fn server(identity: KeyPair, mtu: u16, lane: u8, lanes: u8, waker: Waker) -> Self {
@@ -191,6 +196,15 @@ impl QuicEndpoint {
             None if connection.has_requests() => QuicUse::Requests,
             None => QuicUse::Nothing,
         })
+    }
+
+    /// Lets the peer of a connection use so many bytes of our memory: for what it has sent and we
+    /// cannot take yet, and a third as much for what it has not acknowledged.
+    pub fn set_memory(&mut self, id: QuicConnectionId, bytes: u32) {
+        if let Some(connection) = self.connections.find(id) {
+            connection.set_memory(bytes);
+            self.connections.mark(id.place);
+        }
     }
 
     /// Closes a connection.

@@ -1,3 +1,5 @@
+mod attacks;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, mpsc},
@@ -20,7 +22,7 @@ use super::*;
 use crate::{
     Datagram, Ecn, Endpoint, HttpConnection, IncomingRequest, KeyPair, Offloads, PeerId,
     ReceiveBatch, SessionChannel, SessionError, UdpSocket, Waiter, Waker,
-    session_channel::session_head,
+    session_channel::session_head, tls,
 };
 
 /// What a test asks of the thread of one end.

@@ -124,6 +124,16 @@ impl Fixture {
         self.commands().into_iter().filter_map(start).collect()
     }
 
+    pub(super) fn upserted(&mut self) -> Vec<UpsertedPeer> {
+        let mut upserted = Vec::new();
+        for command in self.commands() {
+            if let SiteCommand::UpsertPeer(peer) = command {
+                upserted.push(*peer);
+            }
+        }
+        upserted
+    }
+
     pub(super) fn admit(&mut self, attempt: AttemptId) {
         self.sites.handle_admitted(attempt, "192.0.2.1:443".parse().unwrap(), None, None, self.now);
     }

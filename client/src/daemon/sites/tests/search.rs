@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_proto::Reason;
+use adit_proto::{PresharedKey, Reason};
 
 use super::fixture::{BERLIN, Fixture, config, connector};
 use crate::{
@@ -45,6 +45,27 @@ fn a_lost_session_is_sought_at_once_and_its_peer_stays_meanwhile() {
 
     fixture.end(*attempt);
     assert_eq!(fixture.sites.progress().established, 0, "it was sought in vain");
+}
+
+#[test]
+fn a_session_that_replaces_another_brings_its_own_preshared_key() {
+    let (mut fixture, before) = Fixture::established(&[1]);
+    fixture.sites.handle_ended(before, SessionEnd::Lost("it is gone".to_owned()), fixture.now);
+    let after = fixture.started()[0].0;
+    let key = PresharedKey::from_bytes([1; 32]);
+    let endpoint = "192.0.2.1:443".parse().unwrap();
+    fixture.sites.handle_admitted(after, endpoint, Some(key.clone()), None, fixture.now);
+    let upserted = fixture.upserted();
+    assert_eq!(upserted.last().unwrap().preshared_key, Some(key.clone()));
+
+    // What the old session still says comes late.
+    let old = PresharedKey::from_bytes([2; 32]);
+    fixture.sites.handle_admitted(before, endpoint, Some(old), None, fixture.now);
+    fixture.sites.handle_ended(before, SessionEnd::Lost("it is gone".to_owned()), fixture.now);
+    assert_eq!(fixture.commands(), []);
+    let config = config(&[(BERLIN, &["10.9.0.0/24", "10.9.1.0/24"], &[1])]);
+    fixture.sites.handle_config(&config, fixture.now);
+    assert_eq!(fixture.upserted().last().unwrap().preshared_key, Some(key));
 }
 
 #[test]
