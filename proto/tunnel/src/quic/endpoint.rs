@@ -292,7 +292,7 @@ impl QuicEndpoint {
         match event? {
             DatagramEvent::ConnectionEvent(handle, event) => {
                 if let Some(connection) = slot(&mut self.connections, handle.0) {
-                    connection.handle_datagram(event, len);
+                    connection.handle_datagram(event, len, now);
                     self.mark(handle.0);
                     if self.receiving.back() != Some(&handle.0) {
                         self.receiving.push_back(handle.0);
@@ -536,6 +536,12 @@ impl QuicEndpoint {
         let id = *self.by_peer.get(&peer)?;
         let stats = self.connection(id)?.quic().stats();
         Some((stats.udp_tx.datagrams, stats.udp_rx.datagrams))
+    }
+
+    /// When something last came from a peer whose packets are carried.
+    pub fn last_heard(&mut self, peer: PeerId) -> Option<Instant> {
+        let id = *self.by_peer.get(&peer)?;
+        self.connection(id)?.last_heard()
     }
 
     /// Asks a peer whose packets are carried whether it is still there.
