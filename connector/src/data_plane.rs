@@ -10,11 +10,12 @@ mod idle;
 mod memory;
 mod metrics;
 mod repeats;
+mod silences;
 mod worker;
 
 use std::{io, thread::JoinHandle};
 
-use adit_proto::Verdict;
+use adit_proto::{DeviceId, Verdict};
 use adit_tunnel::{
     KeyPair, PacketInlet, QuicEndpoint, RetrySource, Tunnel, UdpSocket, Waiter, Waker,
     WireguardSecret,
@@ -77,6 +78,8 @@ pub(crate) struct DataPlaneParts {
     pub(crate) udp: Vec<UdpSocket>,
     pub(crate) path: KernelPath,
     pub(crate) sinks: RecordSinks,
+    /// Where devices are named that are to be asked to speak.
+    pub(crate) silent: mpsc::Sender<DeviceId>,
 }
 
 /// Starts the data plane in threads of its own: a lane for each socket, and one more that reads the
@@ -93,7 +96,7 @@ pub(crate) fn start(
     /// What the interface's MTU leaves for WireGuard, UDP and IPv6.
     const DATA_OVERHEAD_AND_HEADERS: u16 = 80;
 
-    let DataPlaneParts { secret, identity, requests, udp, path, sinks } = parts;
+    let DataPlaneParts { secret, identity, requests, udp, path, sinks, silent } = parts;
     let now = Now::read();
     let lanes = u8::try_from(udp.len()).context("too many lanes")?;
     let (tunnels, filter) = Tunnel::lanes(&secret, path.mtu(), lanes, now.monotonic);
@@ -141,6 +144,7 @@ pub(crate) fn start(
             frames: frames.next(),
             path: path.clone(),
             sinks: sinks.clone(),
+            silent: silent.clone(),
             commands: incoming,
             metrics: published.clone(),
         };

@@ -56,6 +56,8 @@ pub enum Service {
     Send(PeerId),
     /// The same, of a TCP segment that has gone there before.
     SendAgain(PeerId),
+    /// The same, of a flow that was silent both ways before, so that a NAT may have forgotten it.
+    SendAfterSilence(PeerId),
     /// It ends here, but may be of a connection that a restart made us forget: see
     /// `Forwarder::probe`.
     Orphan,
@@ -308,9 +310,9 @@ impl Forwarder {
         now: Now,
     ) -> Service {
         match self.admit_service(packet, volume, now) {
-            Ok((peer, is_repeated)) => {
+            Ok(service) => {
                 self.counters.to_devices += volume;
-                if is_repeated { Service::SendAgain(peer) } else { Service::Send(peer) }
+                service
             }
             Err(reason) => {
                 self.count_drops(reason, volume.packets);
@@ -464,7 +466,10 @@ impl Forwarder {
         packet: &Packet<'_>,
         volume: Volume,
         now: Now,
-    ) -> Result<(PeerId, bool), Reason> {
+    ) -> Result<Service, Reason> {
+        /// Few NATs forget sooner (RFC 4787 §4.3 demands two minutes).
+        const SILENCE: Duration = Duration::from_millis(1_500);
+
         let flags = packet.tcp_flags();
         let is_error = packet.transport() == Transport::IcmpError;
         let tuple = match packet.transport() {
@@ -481,6 +486,7 @@ impl Forwarder {
 
         let flow = self.flows.flow_mut(slot);
         let is_first = flow.to_device.volume.packets == 0;
+        let was_silent = now.monotonic.saturating_duration_since(flow.last_seen) >= SILENCE;
         flow.to_device.volume += volume;
         if !is_error {
             flow.last_seen = now.monotonic;
@@ -497,7 +503,13 @@ impl Forwarder {
         }
         let device = self.flows.flow(slot).device;
         let seat = self.devices.seat(device).ok_or(Reason::FlowUnknown)?;
-        Ok((seat.peer, is_repeated))
+        Ok(if is_repeated {
+            Service::SendAgain(seat.peer)
+        } else if was_silent && !is_error {
+            Service::SendAfterSilence(seat.peer)
+        } else {
+            Service::Send(seat.peer)
+        })
     }
 
     fn is_of(&self, slot: Slot, peer: PeerId) -> bool {

@@ -38,6 +38,8 @@ use crate::{
 pub async fn run(config: Config) -> anyhow::Result<()> {
     /// Messages about denied flows; more at once help no one.
     const DENIALS: usize = 1024;
+    /// Devices that are to be asked to speak; others are named again with their next packet.
+    const SILENT: usize = 1024;
 
     let mut shutdown = Shutdown::try_new()?;
     let drain_grace = config.drain_grace();
@@ -99,6 +101,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (access, records) = mpsc::channel(events::QUEUE);
     let (denials_in, denials) = mpsc::channel(DENIALS);
     let sinks = RecordSinks { access, denials: denials_in };
+    let (silent_in, silent) = mpsc::channel(SILENT);
     let (requests_in, requests) = mpsc::channel(requests::QUEUE);
     let (sessions_in, from_lanes) = mpsc::channel(sessions::INCOMING);
     let (registry, registry_requests) = mpsc::channel(sessions::REQUESTS);
@@ -109,6 +112,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         udp,
         path,
         sinks: sinks.clone(),
+        silent: silent_in,
     })
     .context("failed to start the data plane")?;
 
@@ -165,6 +169,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         standing: standing_seen.clone(),
         own_addresses: own_seen.clone(),
         denials,
+        silent,
         count: session_count,
         metrics: data_plane_metrics.clone(),
         streams,

@@ -73,6 +73,8 @@ pub(crate) struct SessionsParts {
     pub(crate) own_addresses: watch::Receiver<OwnAddresses>,
     /// Refused and cut flows, from the data plane.
     pub(crate) denials: mpsc::Receiver<FlowRecord>,
+    /// Devices that are to be asked to speak, from the data plane.
+    pub(crate) silent: mpsc::Receiver<DeviceId>,
     /// How many sessions there are.
     pub(crate) count: watch::Sender<usize>,
     /// What the data plane counts.
@@ -106,6 +108,7 @@ pub(crate) async fn run(parts: SessionsParts) -> Result<(), Stopped> {
         own_addresses,
         incoming,
         denials: parts.denials,
+        silent: parts.silent,
         count: parts.count,
         streams: parts.streams,
         drain: None,
@@ -125,6 +128,7 @@ struct Registry {
     own_addresses: watch::Receiver<OwnAddresses>,
     incoming: mpsc::Receiver<Request>,
     denials: mpsc::Receiver<FlowRecord>,
+    silent: mpsc::Receiver<DeviceId>,
     count: watch::Sender<usize>,
     streams: Streams,
     /// Set when the connector is to stop.
@@ -136,6 +140,7 @@ enum Event {
     Standing,
     OwnAddresses,
     Denial(FlowRecord),
+    Silent(DeviceId),
     Timeout,
     Drain(Duration),
 }
@@ -170,6 +175,7 @@ impl Registry {
                 Event::Standing => self.handle_standing().await?,
                 Event::OwnAddresses => self.handle_own_addresses().await?,
                 Event::Denial(record) => self.handle_denial(&record),
+                Event::Silent(device_id) => self.ask_to_speak(device_id),
                 Event::Timeout => {
                     self.admission.handle_timeout(SystemTime::now().into());
                     self.carry_out().await?;
@@ -200,6 +206,7 @@ impl Registry {
             Ok(()) = self.standing.changed() => Event::Standing,
             Some(request) = self.incoming.recv() => Event::Request(request),
             Ok(()) = self.own_addresses.changed() => Event::OwnAddresses,
+            Some(device_id) = self.silent.recv() => Event::Silent(device_id),
             Some(record) = self.denials.recv() => Event::Denial(record),
             () = tokio::time::sleep(wait) => Event::Timeout,
         }
@@ -268,6 +275,15 @@ impl Registry {
         self.carry_out().await?;
         let device = self.admission.device(device_id);
         Ok(device.map(|device| self.members.follow(device)).ok_or(Reason::CredentialInvalid))
+    }
+
+    /// The session may go by a way that is still open where that of packets is not.
+    fn ask_to_speak(&self, device_id: DeviceId) {
+        let session_id = self.admission.session_of(device_id);
+        if let Some(outbox) = session_id.and_then(|session_id| self.outboxes.get(&session_id)) {
+            // Where there is no room, the next packet asks.
+            let _full: Result<(), _> = outbox.try_send(Directive::Send(ConnectorMessage::Speak));
+        }
     }
 
     fn handle_denial(&mut self, record: &FlowRecord) {

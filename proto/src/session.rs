@@ -70,6 +70,9 @@ pub enum ConnectorMessage {
     },
     /// Fetch configuration and credential anew.
     RefreshNow,
+    /// Something is on its way to you, and nothing was heard of you for a while: say something by what
+    /// carries your packets, so that a NAT which has forgotten you lets it through.
+    Speak,
     /// The connector is about to stop; use another, and answer with [`ClientMessage::Moved`] or
     /// [`ClientMessage::Stays`].
     Draining,

@@ -120,6 +120,13 @@ impl Host {
         listen(self.probe("udp-serve").args(["--bind", ip]))
     }
 
+    /// Starts a UDP server that sends back what it gets, after a pause for which it does nothing else.
+    #[track_caller]
+    pub fn udp_late_echo(&self, ip: &str, pause: Duration) -> Server {
+        let pause = pause.as_millis().to_string();
+        listen(self.probe("udp-serve").args(["--bind", ip, "--pause-ms", &pause]))
+    }
+
     /// Starts a server that counts the datagrams of `udp-load`.
     #[track_caller]
     pub fn udp_counter(&self, ip: &str) -> Server {

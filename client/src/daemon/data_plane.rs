@@ -40,6 +40,7 @@ enum Command {
     Upsert(UpsertedPeer),
     Initiate { public_key: WireguardPublicKey },
     Announce,
+    Speak { public_key: WireguardPublicKey },
     Probe { public_key: WireguardPublicKey, carrier: Carrier },
     MovePackets { from: UpsertedPeer, to: UpsertedPeer, open_flows: OpenFlows },
     Use { public_key: WireguardPublicKey, carrier: Carrier },
@@ -128,6 +129,11 @@ impl DataPlane {
     /// Tells every peer where we are, after our own address has changed.
     pub(crate) fn announce(&self) {
         self.command(Command::Announce);
+    }
+
+    /// Says something to a peer by what carries its packets.
+    pub(crate) fn speak(&self, public_key: WireguardPublicKey) {
+        self.command(Command::Speak { public_key });
     }
 
     /// Finds out whether a carrier still carries the packets of a peer.

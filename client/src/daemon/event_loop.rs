@@ -304,6 +304,7 @@ impl EventLoop {
             ConnectorMessage::RefreshNow => {
                 self.fetches.refresh_now(&mut self.jitter, now.instant);
             }
+            ConnectorMessage::Speak => self.speak(attempt),
             ConnectorMessage::Draining => self.sites.handle_draining(attempt, now),
             ConnectorMessage::Denied { flow, verdict, reason, resource_id, policy_id } => {
                 let denial = Denial { flow, verdict, reason, resource_id, policy_id };

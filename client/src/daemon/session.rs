@@ -159,6 +159,7 @@ async fn run(
         }
         ConnectorMessage::Refused { reason } => return Err(SessionEnd::Refused(reason)),
         ConnectorMessage::RefreshNow
+        | ConnectorMessage::Speak
         | ConnectorMessage::Draining
         | ConnectorMessage::Denied { .. }
         | ConnectorMessage::Explained { .. }

@@ -1,4 +1,4 @@
-//! What services have sent to devices once more.
+//! What services have sent to devices once more, or after a silence.
 
 use std::{
     collections::HashMap,
@@ -15,10 +15,16 @@ const CAPACITY: usize = 1024;
 /// older than half of the time that a device was away.
 const LIFETIME: Duration = Duration::from_secs(60);
 
+/// What follows a silence waits until the device has been asked to speak, and has.
+const LIFETIME_AFTER_SILENCE: Duration = Duration::from_secs(2);
+
 /// The last segment of each connection that a service has repeated, to be sent again when the
 /// device is back from wherever it could not be reached: it is the one that the device waits for,
 /// and the service's own next try may be far off. A segment that comes twice harms nobody (RFC 9293
 /// §3.10.7.4).
+///
+/// A packet that follows a silence is remembered in the same way, but not for long: where it did
+/// arrive, its device need not have moved.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     by_flow: HashMap<FlowTuple, Repeated>,
@@ -27,33 +33,41 @@ pub(super) struct Repeats {
 #[derive(Debug)]
 struct Repeated {
     to: PeerId,
-    at: Instant,
+    until: Instant,
     packet: Vec<u8>,
 }
 
 impl Repeats {
     /// A service has repeated a segment.
     pub(super) fn note(&mut self, to: PeerId, packet: &Packet<'_>, now: Instant) {
+        self.insert(to, packet, now + LIFETIME);
+    }
+
+    /// A service has sent a packet to a device that may not be reached.
+    pub(super) fn note_after_silence(&mut self, to: PeerId, packet: &Packet<'_>, now: Instant) {
+        self.insert(to, packet, now + LIFETIME_AFTER_SILENCE);
+    }
+
+    fn insert(&mut self, to: PeerId, packet: &Packet<'_>, until: Instant) {
         let Some(flow) = packet.flow() else { return };
         if self.by_flow.len() >= CAPACITY && !self.by_flow.contains_key(&flow) {
             return;
         }
-        self.by_flow.insert(flow, Repeated { to, at: now, packet: packet.bytes().to_vec() });
+        self.by_flow.insert(flow, Repeated { to, until, packet: packet.bytes().to_vec() });
     }
 
     /// Takes what was for a device.
     pub(super) fn take(&mut self, peer: PeerId, now: Instant) -> Vec<Vec<u8>> {
         let of_peer = self.by_flow.extract_if(|_flow, repeated| repeated.to == peer);
         of_peer
-            .filter(|(_flow, repeated)| now.saturating_duration_since(repeated.at) < LIFETIME)
+            .filter(|(_flow, repeated)| now < repeated.until)
             .map(|(_flow, repeated)| repeated.packet)
             .collect()
     }
 
     /// Forgets what is too old.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.by_flow
-            .retain(|_flow, repeated| now.saturating_duration_since(repeated.at) < LIFETIME);
+        self.by_flow.retain(|_flow, repeated| now < repeated.until);
     }
 }
 
@@ -117,6 +131,19 @@ mod tests {
         note(&mut repeats, peer, &segment(1000, 1), now);
         repeats.sweep(now + LIFETIME);
         assert!(repeats.by_flow.is_empty());
+    }
+
+    #[test]
+    fn what_follows_a_silence_is_soon_forgotten() {
+        let ([peer, _], now) = (peers(), Instant::now());
+        let mut repeats = Repeats::default();
+        let bytes = segment(1000, 1);
+        repeats.note_after_silence(peer, &Packet::try_parse(&bytes).unwrap(), now);
+        repeats.note_after_silence(peer, &Packet::try_parse(&segment(1001, 1)).unwrap(), now);
+        repeats.sweep(now + LIFETIME_AFTER_SILENCE / 2);
+        assert_eq!(repeats.take(peer, now + LIFETIME_AFTER_SILENCE / 2).len(), 2);
+        repeats.note_after_silence(peer, &Packet::try_parse(&bytes).unwrap(), now);
+        assert!(repeats.take(peer, now + LIFETIME_AFTER_SILENCE).is_empty());
     }
 
     #[test]

@@ -31,6 +31,7 @@ use super::{
     memory::DeviceMemory,
     metrics::{DataPlaneMetrics, Losses, Published},
     repeats::Repeats,
+    silences::Silences,
 };
 use crate::{
     clock::Now,
@@ -56,6 +57,7 @@ pub(super) struct WorkerParts {
     pub(super) frames: Option<FrameQueue>,
     pub(super) path: KernelPath,
     pub(super) sinks: RecordSinks,
+    pub(super) silent: mpsc::Sender<DeviceId>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) metrics: Published,
 }
@@ -83,6 +85,9 @@ pub(super) struct Worker {
     path: KernelPath,
     losses: Losses,
     sinks: RecordSinks,
+    silences: Silences,
+    /// Devices that are to be asked to speak.
+    silent: mpsc::Sender<DeviceId>,
     commands: mpsc::Receiver<Command>,
     metrics: Published,
     metrics_due: Instant,
@@ -140,6 +145,8 @@ impl Worker {
             path: parts.path,
             losses: Losses::default(),
             sinks: parts.sinks,
+            silences: Silences::default(),
+            silent: parts.silent,
             commands: parts.commands,
             metrics: parts.metrics,
             metrics_due: now.monotonic,
@@ -202,6 +209,7 @@ impl Worker {
             self.metrics_due = now.monotonic + METRICS_INTERVAL;
             self.carriers.sweep();
             self.repeats.sweep(now.monotonic);
+            self.silences.sweep(now.monotonic);
             let Self { device_connections, quic, .. } = self;
             device_connections.sweep(|id| quic.use_of(id));
             self.publish_metrics(now);

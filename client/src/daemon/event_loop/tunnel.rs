@@ -21,7 +21,9 @@ use crate::{
         packet_carrier::{PacketCarrier, PacketCarrierParts, Transport},
         router::Layout,
         session::{Session, SessionParts},
-        sites::{SessionEnd, SiteCommand, UpsertedPeer, contested_prefixes, prefixes_by_site},
+        sites::{
+            AttemptId, SessionEnd, SiteCommand, UpsertedPeer, contested_prefixes, prefixes_by_site,
+        },
     },
     ipc::{Failure, FailureCode},
 };
@@ -261,6 +263,18 @@ impl EventLoop {
             if !session.send(message) {
                 tracing::warn!(%attempt, "Connector reads too slowly for a fresh credential");
             }
+        }
+    }
+
+    /// Sends something to a connector, for which NATs let its packets through.
+    pub(super) fn speak(&self, attempt: AttemptId) {
+        let connector_id = self.sessions.get(&attempt).map(Session::connector_id);
+        let config = self.material.config();
+        let mut connectors =
+            config.iter().flat_map(|config| &config.sites).flat_map(|site| &site.connectors);
+        let connector = connectors.find(|connector| Some(connector.id) == connector_id);
+        if let (Some(tunnel), Some(connector)) = (&self.tunnel, connector) {
+            tunnel.data_plane.speak(connector.wireguard_public_key);
         }
     }
 

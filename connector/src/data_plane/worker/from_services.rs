@@ -8,7 +8,7 @@ use tracing::trace;
 use super::{Rest, TUN_BYTES, TUN_FRAMES, Worker, note_written};
 use crate::{
     clock::Now,
-    data_plane::{carriers::Carrier, distributor::FrameQueue},
+    data_plane::{carriers::Carrier, distributor::FrameQueue, silences::Silences},
     flow_table::Volume,
     forwarder::Service,
 };
@@ -64,13 +64,25 @@ impl Worker {
         };
         let volume = Volume { packets: frame.packet_count().into(), bytes: frame.wire_bytes() };
         let decided = self.forwarder.handle_service_packet(&packet, volume, now);
-        if let Service::SendAgain(peer) = decided
-            && frame.packet_count() == 1
-        {
-            self.repeats.note(peer, &packet, now.monotonic);
+        match decided {
+            Service::SendAgain(peer) => {
+                if frame.packet_count() == 1 {
+                    self.repeats.note(peer, &packet, now.monotonic);
+                }
+                if self.is_silent(peer, now) {
+                    self.ask_to_speak(peer, now);
+                }
+            }
+            Service::SendAfterSilence(peer) if self.is_silent(peer, now) => {
+                if frame.packet_count() == 1 {
+                    self.repeats.note_after_silence(peer, &packet, now.monotonic);
+                }
+                self.ask_to_speak(peer, now);
+            }
+            Service::Send(_) | Service::SendAfterSilence(_) | Service::Orphan | Service::Drop => {}
         }
         match decided {
-            Service::Send(peer) | Service::SendAgain(peer) => {
+            Service::Send(peer) | Service::SendAgain(peer) | Service::SendAfterSilence(peer) => {
                 let carrier = self.carriers.of(peer);
                 let refused_mtu = match carrier {
                     Carrier::Wireguard => {
@@ -97,6 +109,26 @@ impl Worker {
             }
             Service::Orphan => self.handle_orphan(&packet, now),
             Service::Drop => {}
+        }
+    }
+
+    /// Whether a device has said nothing for so long that a NAT may have forgotten it. TCP is not
+    /// forgotten as soon, and other lanes look after their own connections.
+    fn is_silent(&mut self, peer: PeerId, now: Now) -> bool {
+        let last_heard = match self.carriers.of(peer) {
+            Carrier::Wireguard => self.tunnel.status(peer).and_then(|status| status.last_heard),
+            Carrier::Quic => self.quic.last_heard(peer),
+            Carrier::Pipe => None,
+        };
+        Silences::is_silent(last_heard, now.monotonic)
+    }
+
+    fn ask_to_speak(&mut self, peer: PeerId, now: Now) {
+        if let Some(device_id) = self.peers.devices.get(&peer)
+            && self.silences.ask(peer, now.monotonic)
+        {
+            // Where there is no room, the next packet asks.
+            let _full: Result<(), _> = self.silent.try_send(*device_id);
         }
     }
 
@@ -132,7 +164,9 @@ impl Worker {
             // Its flow may have been cut since, or has to be decided anew.
             let volume = Volume::of(&parsed);
             match self.forwarder.handle_service_packet(&parsed, volume, now) {
-                Service::Send(to) | Service::SendAgain(to) => self.send_to(to, &packet, now),
+                Service::Send(to) | Service::SendAgain(to) | Service::SendAfterSilence(to) => {
+                    self.send_to(to, &packet, now);
+                }
                 Service::Orphan | Service::Drop => {}
             }
         }

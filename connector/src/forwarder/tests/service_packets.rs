@@ -1,5 +1,7 @@
 //! What services send.
 
+use std::time::Duration;
+
 use adit_proto::Reason;
 use adit_tunnel::Packet;
 
@@ -62,6 +64,21 @@ fn a_segment_that_carries_nothing_new_is_known_as_repeated() {
     assert_eq!(world.service_sends(&from_web(505, b"second")), again);
     assert_eq!(world.service_sends(&from_web(511, b"")), new, "an acknowledgement");
     assert_eq!(world.service_sends(&from_web(505, b"second and more")), new);
+}
+
+#[test]
+fn what_a_service_sends_after_a_silence_is_known() {
+    let mut world = World::permitting_web();
+    world.device_sends(&udp(LAPTOP, WEB, 4000, 53)).assert_forwarded();
+    let answer = udp(WEB, LAPTOP, 53, 4000);
+    let (sent, after) = (Service::Send(world.laptop), Service::SendAfterSilence(world.laptop));
+    assert_eq!(world.service_sends(&answer), sent);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.service_sends(&answer), after);
+    assert_eq!(world.service_sends(&answer), sent, "the second at once");
+    world.pass(Duration::from_secs(2));
+    world.device_sends(&udp(LAPTOP, WEB, 4000, 53)).assert_forwarded();
+    assert_eq!(world.service_sends(&answer), sent, "the device has just spoken");
 }
 
 #[test]

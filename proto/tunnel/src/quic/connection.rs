@@ -41,6 +41,8 @@ pub(super) struct Connection {
     /// What it may have lying here, in bytes.
     memory: u32,
     losses: PacketLosses,
+    /// When something last came for it.
+    last_heard: Option<Instant>,
     /// Where the peer was at the last turn.
     pub(super) remote: SocketAddr,
     /// Bytes that may be sent to an address that is not proven (RFC 9000 §8.1); none: it is.
@@ -79,6 +81,7 @@ impl Connection {
             is_admitted: false,
             memory: config::STRANGERS_WINDOW,
             losses: PacketLosses::default(),
+            last_heard: None,
             credit: None,
             is_dirty: false,
             timeout: None,
@@ -91,6 +94,10 @@ impl Connection {
 
     pub(super) const fn quic(&mut self) -> &mut Quic {
         &mut self.quic
+    }
+
+    pub(super) const fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
     }
 
     pub(super) const fn losses(&self) -> PacketLosses {
@@ -110,8 +117,9 @@ impl Connection {
     }
 
     /// As [`Self::handle_event`], for a datagram of this length.
-    pub(super) fn handle_datagram(&mut self, event: ConnectionEvent, len: usize) {
+    pub(super) fn handle_datagram(&mut self, event: ConnectionEvent, len: usize, now: Instant) {
         self.quic.handle_event(event);
+        self.last_heard = Some(now);
         if let Some(credit) = &mut self.credit {
             *credit += CREDIT * len;
         }

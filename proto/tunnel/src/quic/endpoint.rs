@@ -304,6 +304,12 @@ impl QuicEndpoint {
         Some((stats.udp_tx.datagrams, stats.udp_rx.datagrams))
     }
 
+    /// When something last came from a peer whose packets are carried.
+    pub fn last_heard(&mut self, peer: PeerId) -> Option<Instant> {
+        let id = *self.by_peer.get(&peer)?;
+        self.connections.find(id)?.last_heard()
+    }
+
     /// Asks a peer whose packets are carried whether it is still there.
     pub fn probe(&mut self, peer: PeerId) {
         let Some(id) = self.by_peer.get(&peer).copied() else { return };

@@ -38,6 +38,8 @@ pub struct PeerStatus {
     pub endpoint: Option<Endpoint>,
     /// When the last handshake was confirmed.
     pub last_handshake: Option<Instant>,
+    /// When it last said something that is authentic.
+    pub last_heard: Option<Instant>,
     /// Whether packets can go to it at once.
     pub established: bool,
     /// Whether a preshared key is part of its handshakes.
@@ -84,6 +86,7 @@ pub(super) struct Peer {
     /// Our indexes of the confirmed sessions, the newest first.
     sessions: [Option<u32>; 2],
     last_handshake: Option<Instant>,
+    last_heard: Option<Instant>,
     /// Since when a handshake is wanted that has not come about.
     trying_since: Option<Instant>,
     /// When an authentic handshake of its was last answered.
@@ -124,6 +127,7 @@ impl Peer {
             established: false,
             sessions: [None; 2],
             last_handshake: None,
+            last_heard: None,
             trying_since: None,
             answered: None,
             cookie_used: None,
@@ -221,6 +225,7 @@ impl Peer {
             public_key: self.public_key,
             endpoint: self.endpoint,
             last_handshake: self.last_handshake,
+            last_heard: self.last_heard,
             established: self.established,
             has_preshared_key: self.preshared_key.is_some(),
             received_packets: self.received_packets,
@@ -562,6 +567,7 @@ impl Peer {
         if self.is_leaving() {
             return;
         }
+        self.last_heard = Some(now);
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
             self.path_mtu.start_again(now);

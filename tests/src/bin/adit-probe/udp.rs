@@ -15,6 +15,9 @@ use crate::{Bind, event};
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     bind: Bind,
+    /// How long an answer is held back.
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
 }
 
 #[derive(clap::Args)]
@@ -55,6 +58,7 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             "datagram",
             json!({ "from": from.to_string(), "bytes": length, "text": text }),
         );
+        std::thread::sleep(Duration::from_millis(args.pause_ms));
         // An unreachable sender is no concern of a server.
         let _ = socket.send_to(&buffer[..length], from);
     }

@@ -53,6 +53,16 @@ impl Worker {
                         }
                     }
                 }
+                Command::Speak { public_key } => {
+                    if let Some(peer) = self.tunnel.peer_of(&public_key) {
+                        match self.carrier_of(peer) {
+                            Carrier::Wireguard => self.tunnel.send_keepalive(peer, now),
+                            Carrier::Quic => self.quic.probe(peer),
+                            // No NAT has forgotten that: the request came by TCP as well.
+                            Carrier::Http2 => {}
+                        }
+                    }
+                }
                 Command::Probe { public_key, carrier } => {
                     if let Some(peer) = self.tunnel.peer_of(&public_key)
                         && let Some(traffic) = self.traffic_of(peer, carrier)

@@ -82,7 +82,7 @@ impl QuicEndpoint {
         match event? {
             DatagramEvent::ConnectionEvent(handle, event) => {
                 if let Some(connection) = self.connections.at(handle.0) {
-                    connection.handle_datagram(event, len);
+                    connection.handle_datagram(event, len, now);
                     self.connections.mark_receiving(handle.0);
                 }
             }

@@ -176,6 +176,7 @@ impl Session {
                 ConnectorMessage::RefreshNow => {}
                 ConnectorMessage::Admitted { .. }
                 | ConnectorMessage::Refused { .. }
+                | ConnectorMessage::Speak
                 | ConnectorMessage::Draining
                 | ConnectorMessage::Denied { .. }
                 | ConnectorMessage::Pong { .. } => bail!("not an answer: {message:?}"),
