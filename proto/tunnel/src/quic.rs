@@ -17,6 +17,7 @@
 //! address first ([`RetrySource`]), at the cost of two hashes.
 
 mod answers;
+mod byte_queue;
 mod config;
 mod congestion;
 mod connection;

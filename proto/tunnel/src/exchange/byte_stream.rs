@@ -1,15 +1,14 @@
 //! Bytes to and from the peer, for a task.
 
 use std::{
-    future::Future as _,
     io,
-    pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    pin::Pin,
+    task::{Context, Poll},
 };
 
 use adit_proto::http3::Http3Code;
-use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{http2::Http2Stream, quic::Pipe};
 
@@ -54,15 +53,8 @@ impl ByteStream {
 
     /// Some bytes, without copying them where that is possible; none: the peer has ended.
     pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        /// Capsules are short, but for packets.
-        const PIECE_LEN: usize = 16 << 10;
-
         match &mut self.0 {
-            Inner::Quic(pipe) => {
-                let mut piece = BytesMut::with_capacity(PIECE_LEN);
-                ready!(pin!(pipe.read_buf(&mut piece)).poll(context))?;
-                Poll::Ready(Ok(piece.freeze()))
-            }
+            Inner::Quic(pipe) => pipe.poll_receive(context),
             Inner::Http2(stream) => stream.poll_receive(context),
         }
     }
@@ -74,11 +66,7 @@ impl ByteStream {
         bytes: &mut BytesMut,
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Inner::Quic(pipe) => {
-                let len = ready!(Pin::new(pipe).poll_write(context, bytes))?;
-                bytes.advance(len);
-                Poll::Ready(Ok(()))
-            }
+            Inner::Quic(pipe) => pipe.poll_send(context, bytes),
             Inner::Http2(stream) => stream.poll_send(context, bytes),
         }
     }

@@ -143,14 +143,9 @@ impl Connection {
     }
 
     /// Moves everything that can move; requests that came in are pushed.
-    pub(super) fn turn(
-        &mut self,
-        requested: &mut Vec<Requested>,
-        scratch: &mut [u8],
-        now: Instant,
-    ) {
+    pub(super) fn turn(&mut self, requested: &mut Vec<Requested>, now: Instant) {
         while let Some(event) = self.quic.poll() {
-            if let Err(error) = self.handle(event, requested, scratch) {
+            if let Err(error) = self.handle(event, requested) {
                 self.fail(&error, now);
                 return;
             }
@@ -158,18 +153,13 @@ impl Connection {
         self.http.flush(&mut self.quic);
         if let Some(stream) = self.tunnel.as_ref().map(|tunnel| tunnel.stream)
             && self.requests.get(&stream).is_some_and(RequestStream::has_capsules)
-            && let Err(error) = self.turn_request(stream, requested, scratch)
+            && let Err(error) = self.turn_request(stream, requested)
         {
             self.fail(&error, now);
         }
     }
 
-    fn handle(
-        &mut self,
-        event: Event,
-        requested: &mut Vec<Requested>,
-        scratch: &mut [u8],
-    ) -> Result<(), Violation> {
+    fn handle(&mut self, event: Event, requested: &mut Vec<Requested>) -> Result<(), Violation> {
         match event {
             Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
             Event::Connected => {
@@ -186,7 +176,7 @@ impl Connection {
                     let request =
                         RequestStream::incoming(id, self.name(id), Arc::clone(&self.mailbox));
                     self.requests.insert(id, request);
-                    self.turn_request(id, requested, scratch)?;
+                    self.turn_request(id, requested)?;
                 }
             }
             Event::Stream(StreamEvent::Readable { id }) if id.dir() == Dir::Uni => {
@@ -194,13 +184,13 @@ impl Connection {
                 self.settle();
             }
             Event::Stream(StreamEvent::Readable { id } | StreamEvent::Writable { id }) => {
-                self.turn_request(id, requested, scratch)?;
+                self.turn_request(id, requested)?;
             }
             Event::Stream(StreamEvent::Stopped { id, .. }) => {
                 if let Some(request) = self.requests.get_mut(&id) {
                     request.handle_stopped(&mut self.quic);
                 }
-                self.turn_request(id, requested, scratch)?;
+                self.turn_request(id, requested)?;
             }
             Event::Stream(StreamEvent::Finished { .. } | StreamEvent::Available { .. }) => {}
         }
@@ -212,11 +202,10 @@ impl Connection {
         &mut self,
         id: StreamId,
         requested: &mut Vec<Requested>,
-        scratch: &mut [u8],
     ) -> Result<(), Violation> {
         let name = self.name(id);
         let Some(request) = self.requests.get_mut(&id) else { return Ok(()) };
-        match request.turn(&mut self.quic, scratch) {
+        match request.turn(&mut self.quic) {
             Ok(Progress::Nothing) => {}
             Ok(Progress::Request(head)) => match self.peer_pin {
                 Some(peer_pin) => requested.push(Requested { head, peer_pin, stream: name }),

@@ -66,15 +66,11 @@ pub struct QuicEndpoint {
     requested: Vec<Requested>,
     /// For what goes out.
     buffer: Vec<u8>,
-    scratch: Box<[u8]>,
     counters: QuicCounters,
 }
 
 /// Events that wait for their reader; it reads after each turn.
 const MAX_EVENTS: usize = 1024;
-
-/// Bytes that are taken from a task at one time.
-const SCRATCH_LEN: usize = 64 << 10;
 
 impl QuicEndpoint {
     /// Bytes of our memory that the peer of a connection may use as long as nothing else is said.
@@ -114,7 +110,6 @@ impl QuicEndpoint {
             answers: Answers::default(),
             requested: Vec::new(),
             buffer: Vec::new(),
-            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
             counters: QuicCounters::default(),
         }
     }

@@ -8,14 +8,11 @@ use std::{
 
 use adit_proto::http3::{RequestHead, ResponseHead};
 use bytes::Bytes;
-use tokio::{
-    io::DuplexStream,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     QuicConnectionId, QuicStreamId,
-    pipe::{Breakage, Pipe},
+    pipe::{Pipe, PipeEnd},
 };
 use crate::{Answer, Body, Waker};
 
@@ -63,8 +60,7 @@ pub(super) enum Command {
 
 /// The other end of what a task holds of a stream.
 pub(super) struct TaskPipe {
-    pub(super) pipe: DuplexStream,
-    pub(super) breakage: Breakage,
+    pub(super) bytes: PipeEnd,
     pub(super) datagrams: mpsc::Sender<Bytes>,
 }
 
@@ -142,9 +138,9 @@ impl Wake for PipeWaker {
 }
 
 fn pipe() -> (Pipe, mpsc::Receiver<Bytes>, TaskPipe) {
-    let (stream, pipe, breakage) = Pipe::new();
+    let (stream, bytes) = Pipe::new();
     let (datagrams, receiver) = mpsc::channel(DATAGRAMS);
-    (stream, receiver, TaskPipe { pipe, breakage, datagrams })
+    (stream, receiver, TaskPipe { bytes, datagrams })
 }
 
 /// Both ends of a pipe for a request of our own.

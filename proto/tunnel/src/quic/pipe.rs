@@ -11,16 +11,26 @@ use std::{
 };
 
 use adit_proto::http3::Http3Code;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that wait in each direction: what 1 Gbit/s carries in 2 ms.
-const PIPE_LEN: usize = 256 << 10;
+use super::byte_queue::{ByteQueueReader, ByteQueueWriter, byte_queue};
 
 /// The task's end of a stream of bytes to and from the peer.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    pipe: DuplexStream,
+    from_peer: ByteQueueReader,
+    to_peer: ByteQueueWriter,
+    /// Of the piece that is being read.
+    rest: Bytes,
     breakage: Breakage,
+}
+
+/// The other end, for the thread that owns the connection.
+pub(super) struct PipeEnd {
+    pub(super) to_task: ByteQueueWriter,
+    pub(super) from_task: ByteQueueReader,
+    pub(super) breakage: Breakage,
 }
 
 /// Whether one end has broken the stream off rather than ended it.
@@ -41,11 +51,13 @@ impl Breakage {
 }
 
 impl Pipe {
-    /// A stream, and the other end of its pipe for the thread that owns the connection.
-    pub(super) fn new() -> (Self, DuplexStream, Breakage) {
-        let (pipe, other) = duplex(PIPE_LEN);
+    /// Both ends of a stream.
+    pub(super) fn new() -> (Self, PipeEnd) {
+        let (to_task, from_peer) = byte_queue();
+        let (to_peer, from_task) = byte_queue();
         let breakage = Breakage::default();
-        (Self { pipe, breakage: breakage.clone() }, other, breakage)
+        let pipe = Self { from_peer, to_peer, rest: Bytes::new(), breakage: breakage.clone() };
+        (pipe, PipeEnd { to_task, from_task, breakage })
     }
 
     /// Makes the end of the stream, when this is dropped, one that the peer does not take for
@@ -53,6 +65,31 @@ impl Pipe {
     pub(crate) fn break_off(&mut self, code: Http3Code) {
         // The first reason counts.
         let _ = self.breakage.by_task.set(code);
+    }
+
+    /// The next bytes; none at all: the peer has ended.
+    pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Ok(std::mem::take(&mut self.rest)));
+        }
+        Poll::Ready(match ready!(self.from_peer.poll_next(context)) {
+            Some(piece) => Ok(piece),
+            None if self.breakage.by_peer.load(Ordering::Acquire) => {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+            None => Ok(Bytes::new()),
+        })
+    }
+
+    /// Takes as much off the front of `bytes` as there is room for.
+    pub(crate) fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut BytesMut,
+    ) -> Poll<io::Result<()>> {
+        let room = ready!(self.to_peer.poll_room(context))?;
+        self.to_peer.push(bytes.split_to(room.min(bytes.len())).freeze());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -62,12 +99,17 @@ impl AsyncRead for Pipe {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.pipe).poll_read(context, buffer))?;
-        let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
-        if is_end && self.breakage.by_peer.load(Ordering::Acquire) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        let mut piece = ready!(self.poll_receive(context))?;
+        loop {
+            let len = piece.len().min(buffer.remaining());
+            buffer.put_slice(&piece.split_to(len));
+            // What lies here already goes into the same buffer.
+            if !piece.is_empty() || !self.from_peer.has_next() {
+                break;
+            }
+            piece = ready!(self.poll_receive(context))?;
         }
+        self.rest = piece;
         Poll::Ready(Ok(()))
     }
 }
@@ -78,14 +120,18 @@ impl AsyncWrite for Pipe {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.pipe).poll_write(context, bytes)
+        let room = ready!(self.to_peer.poll_room(context))?;
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        self.to_peer.push(Bytes::copy_from_slice(taken));
+        Poll::Ready(Ok(taken.len()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_shutdown(context)
+    fn poll_shutdown(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.to_peer.end();
+        Poll::Ready(Ok(()))
     }
 }

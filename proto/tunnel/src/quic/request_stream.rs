@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker as TaskWaker},
 };
@@ -13,7 +12,6 @@ use adit_proto::http3::{
 };
 use bytes::Bytes;
 use quinn_proto::{Connection, ReadError, StreamId, VarInt, WriteError};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::{
     QuicError, QuicStreamId,
@@ -165,7 +163,7 @@ impl RequestStream {
         if let Stage::Open(pipe) = &self.stage
             && self.receives
         {
-            pipe.breakage.note_peer();
+            pipe.bytes.breakage.note_peer();
         }
         if let Stage::Asked(reply) = std::mem::replace(&mut self.stage, Stage::Abandoned) {
             // Whoever asked may have gone.
@@ -174,16 +172,10 @@ impl RequestStream {
     }
 
     /// Moves what can move.
-    ///
-    /// `scratch` is for what a task has written.
-    pub(super) fn turn(
-        &mut self,
-        quic: &mut Connection,
-        scratch: &mut [u8],
-    ) -> Result<Progress, Violation> {
+    pub(super) fn turn(&mut self, quic: &mut Connection) -> Result<Progress, Violation> {
         let progress = self.receive(quic)?;
         // Behind, since with an answer that came in the body of the task may follow.
-        self.send(quic, scratch);
+        self.send(quic);
         Ok(progress)
     }
 
@@ -271,10 +263,8 @@ impl RequestStream {
 
     /// Lets the task know that no more comes.
     fn end_inbound(&mut self) {
-        if let Stage::Open(TaskPipe { pipe, .. }) = &mut self.stage {
-            let mut context = Context::from_waker(&self.waker);
-            // A pipe is shut down at once.
-            let _ = Pin::new(pipe).poll_shutdown(&mut context);
+        if let Stage::Open(TaskPipe { bytes, .. }) = &mut self.stage {
+            bytes.to_task.end();
         }
     }
 
@@ -282,10 +272,13 @@ impl RequestStream {
     fn hand_on(&mut self, quic: &mut Connection) -> bool {
         while !self.inbound.is_empty() {
             match &mut self.stage {
-                Stage::Open(TaskPipe { pipe, .. }) => {
+                Stage::Open(TaskPipe { bytes, .. }) => {
                     let mut context = Context::from_waker(&self.waker);
-                    match Pin::new(pipe).poll_write(&mut context, &self.inbound) {
-                        Poll::Ready(Ok(len)) => drop(self.inbound.split_to(len)),
+                    match bytes.to_task.poll_room(&mut context) {
+                        Poll::Ready(Ok(room)) => {
+                            let len = room.min(self.inbound.len());
+                            bytes.to_task.push(self.inbound.split_to(len));
+                        }
                         Poll::Ready(Err(_gone)) => {
                             self.inbound.clear();
                             self.stop(quic, Http3Code::NoError);
@@ -314,7 +307,7 @@ impl RequestStream {
         read
     }
 
-    fn send(&mut self, quic: &mut Connection, scratch: &mut [u8]) {
+    fn send(&mut self, quic: &mut Connection) {
         while self.sends {
             match self.write(quic) {
                 Written::All => {}
@@ -330,7 +323,7 @@ impl RequestStream {
                 let _ = quic.send_stream(self.id).finish();
                 return;
             }
-            let Stage::Open(TaskPipe { pipe, breakage, .. }) = &mut self.stage else {
+            let Stage::Open(TaskPipe { bytes, .. }) = &mut self.stage else {
                 if matches!(self.stage, Stage::Abandoned) {
                     self.reset(quic, Http3Code::RequestCancelled);
                 }
@@ -341,24 +334,22 @@ impl RequestStream {
                 self.outbound_body = capsule;
                 continue;
             }
-            let mut buffer = ReadBuf::new(scratch);
             let mut context = Context::from_waker(&self.waker);
-            let len = match Pin::new(pipe).poll_read(&mut context, &mut buffer) {
-                Poll::Ready(Ok(())) => buffer.filled().len(),
-                Poll::Ready(Err(_gone)) => 0,
-                Poll::Pending => return,
-            };
-            if len == 0 {
-                if let Some(code) = breakage.by_task() {
-                    self.stop(quic, code);
-                    self.reset(quic, code);
-                    return;
+            match bytes.from_task.poll_next(&mut context) {
+                Poll::Ready(Some(piece)) => {
+                    self.outbound = data_header(piece.len());
+                    self.outbound_body = piece;
                 }
-                self.is_ending = true;
-                continue;
+                Poll::Ready(None) => {
+                    if let Some(code) = bytes.breakage.by_task() {
+                        self.stop(quic, code);
+                        self.reset(quic, code);
+                        return;
+                    }
+                    self.is_ending = true;
+                }
+                Poll::Pending => return,
             }
-            self.outbound = data_header(len);
-            self.outbound_body = Bytes::copy_from_slice(scratch.get(..len).unwrap_or_default());
         }
     }
 

@@ -81,16 +81,16 @@ impl QuicEndpoint {
     }
 
     fn turn_request(&mut self, stream: QuicStreamId, now: Instant) {
-        let Self { connections, requested, scratch, .. } = self;
+        let Self { connections, requested, .. } = self;
         let Some(connection) = connections.find(stream.connection) else { return };
-        if let Err(error) = connection.turn_request(stream.id(), requested, scratch) {
+        if let Err(error) = connection.turn_request(stream.id(), requested) {
             connection.fail(&error, now);
         }
         self.connections.mark(stream.connection.place);
     }
 
     fn turn(&mut self, place: usize, udp: &mut UdpSocket, now: Instant) {
-        let Self { connections, quic, requested, scratch, buffer, counters, .. } = self;
+        let Self { connections, quic, requested, buffer, counters, .. } = self;
         let Some(connection) = connections.at(place) else { return };
         connection.is_dirty = false;
         let peer = connection.tunnel().map(|tunnel| tunnel.peer);
@@ -99,7 +99,7 @@ impl QuicEndpoint {
         if remote != remote_before {
             connection.handle_roamed(now);
         }
-        connection.turn(requested, scratch, now);
+        connection.turn(requested, now);
 
         let mut has_drained = exchange_events(quic, connection);
         if !has_drained {
