@@ -273,9 +273,13 @@ impl Site {
 
     pub(super) fn handle_draining(&mut self, attempt: AttemptId, outbox: &mut Outbox, now: Now) {
         let is_its = |session: &Session| session.attempt == attempt;
-        if let Some(draining) = self.sessions.standby.take_if(|session| is_its(session)) {
+        if let Some(mut draining) = self.sessions.standby.take_if(|session| is_its(session)) {
             let id = draining.id();
-            draining.drop_into(outbox);
+            // Flows may have stayed there when the other one was found nearer.
+            draining.is_draining = true;
+            draining.tell(ClientMessage::Moved, outbox);
+            self.sessions.finish_leaving(outbox);
+            self.sessions.leaving = Some((now.instant + LONGEST_DRAIN, draining));
             self.search.begin(&self.sessions, Some(id), now.instant + FIRST_STANDBY_RETRY);
         } else if let Some(active) = self.sessions.active.as_mut().filter(|session| is_its(session))
         {
@@ -475,7 +479,9 @@ impl Site {
         if !standby.is_ready() {
             return;
         }
-        if active.is_draining || self.nearness.calls_for_move(now.instant) {
+        // Where the active one may be gone, a contest says so; flows that stay there would hang.
+        let is_well = active.has_channel && active.is_carried() && self.contest.is_none();
+        if active.is_draining || (is_well && self.nearness.calls_for_move(now.instant)) {
             self.move_to_standby(OpenFlows::Stay, outbox, now);
         } else if !active.is_carried() {
             self.begin_contest(outbox, now);
