@@ -8,7 +8,7 @@ use super::fixture::{BERLIN, Fixture, config, connector, moved, pinged, probed, 
 use crate::{
     carrier::Carrier,
     daemon::{
-        sites::{OpenFlows, SessionEnd, SiteCommand},
+        sites::{AttemptId, OpenFlows, SessionEnd, SiteCommand},
         state::Progress,
     },
 };
@@ -120,22 +120,54 @@ fn a_standby_takes_over_at_once_from_one_that_refuses_us() {
 #[test]
 fn new_flows_go_to_a_standby_that_stays_much_nearer() {
     let (mut fixture, active, standby) = Fixture::with_standby();
-    let mut moves = Vec::new();
-    for _ in 0..6 {
-        fixture.wait_for_timer();
-        let asked = fixture.commands();
-        for (attempt, millis) in [(standby, 10), (active, 50)] {
-            if let Some(request_id) = pinged(&asked, attempt) {
-                fixture.now = fixture.now.after(Duration::from_millis(millis));
-                fixture.sites.handle_pong(attempt, request_id, 0, fixture.now);
-            }
-        }
-        moves.extend(fixture.commands());
-    }
+    let moves: Vec<_> =
+        (0..6).flat_map(|_| answer_pings(&mut fixture, &[(standby, 10), (active, 50)])).collect();
     assert_eq!(fixture.active(), connector(2).id);
     assert!(moves.contains(&moved(1, 2, OpenFlows::Stay)), "{moves:?}");
     assert_eq!(
         fixture.sites.views().next().unwrap().standby.unwrap().connector.id,
         connector(1).id
     );
+}
+
+/// Answers the pings of the next round, each after so many milliseconds; what that leads to.
+fn answer_pings(fixture: &mut Fixture, answers: &[(AttemptId, u64)]) -> Vec<SiteCommand> {
+    fixture.wait_for_timer();
+    let asked = fixture.commands();
+    for (attempt, millis) in answers {
+        if let Some(request_id) = pinged(&asked, *attempt) {
+            fixture.now = fixture.now.after(Duration::from_millis(*millis));
+            fixture.sites.handle_pong(*attempt, request_id, 0, fixture.now);
+        }
+    }
+    fixture.commands()
+}
+
+#[test]
+fn no_flow_stays_with_a_connector_that_died_when_the_standby_was_nearer() {
+    let (mut fixture, active, standby) = Fixture::with_standby();
+    answer_pings(&mut fixture, &[(standby, 10), (active, 50)]);
+    answer_pings(&mut fixture, &[(standby, 10)]);
+    fixture.sites.handle_ended(active, SessionEnd::Lost("it is gone".to_owned()), fixture.now);
+    for _ in 0..8 {
+        let commands = answer_pings(&mut fixture, &[(standby, 10)]);
+        assert!(!commands.contains(&moved(1, 2, OpenFlows::Stay)), "{commands:?}");
+    }
+}
+
+#[test]
+fn flows_that_stayed_with_the_farther_one_have_the_time_of_its_drain() {
+    let (mut fixture, active, standby) = Fixture::with_standby();
+    for _ in 0..6 {
+        answer_pings(&mut fixture, &[(standby, 10), (active, 50)]);
+    }
+    assert_eq!(fixture.active(), connector(2).id);
+
+    fixture.sites.handle_draining(active, fixture.now);
+    let commands = fixture.commands();
+    let told = SiteCommand::Tell { attempt: active, message: ClientMessage::Moved };
+    let removed = SiteCommand::RemovePeer { public_key: connector(1).wireguard_public_key };
+    assert!(commands.contains(&told) && !commands.contains(&removed), "{commands:?}");
+    fixture.sites.handle_ended(active, SessionEnd::Lost("it has ended".to_owned()), fixture.now);
+    assert!(fixture.commands().contains(&removed));
 }
