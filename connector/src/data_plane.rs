@@ -11,6 +11,8 @@ mod memory;
 mod metrics;
 mod repeats;
 mod silences;
+#[cfg(test)]
+mod test_peers;
 mod worker;
 
 use std::{io, thread::JoinHandle};

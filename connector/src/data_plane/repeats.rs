@@ -74,21 +74,7 @@ impl Repeats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_tunnel::{PeerConfig, Tunnel, WireguardSecret};
-
-    fn peers() -> [PeerId; 2] {
-        let now = Instant::now();
-        let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), 1420, now);
-        [(); 2].map(|()| {
-            let config = PeerConfig {
-                public_key: WireguardSecret::try_generate().unwrap().public_key(),
-                allowed_ips: vec![],
-                endpoint: None,
-                keepalive: None,
-            };
-            tunnel.upsert(config, now).unwrap()
-        })
-    }
+    use crate::data_plane::test_peers::peers;
 
     /// A TCP segment over IPv4 to this port, with one byte.
     fn segment(port: u16, byte: u8) -> Vec<u8> {

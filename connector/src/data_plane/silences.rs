@@ -44,7 +44,7 @@ impl Silences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_tunnel::{PeerConfig, Tunnel, WireguardSecret};
+    use crate::data_plane::test_peers::peers;
 
     #[test]
     fn who_was_just_heard_is_not_silent() {
@@ -57,17 +57,7 @@ mod tests {
 
     #[test]
     fn who_is_silent_is_asked_now_and_then() {
-        let now = Instant::now();
-        let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), 1420, now);
-        let [peer, other] = [(); 2].map(|()| {
-            let config = PeerConfig {
-                public_key: WireguardSecret::try_generate().unwrap().public_key(),
-                allowed_ips: vec![],
-                endpoint: None,
-                keepalive: None,
-            };
-            tunnel.upsert(config, now).unwrap()
-        });
+        let ([peer, other], now) = (peers(), Instant::now());
         let mut silences = Silences::default();
         assert!(silences.ask(peer, now));
         assert!(!silences.ask(peer, now + PAUSE / 2));
