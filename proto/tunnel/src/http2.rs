@@ -5,6 +5,7 @@
 //! Whoever holds a stream holds the connection.
 
 mod client;
+mod dial;
 mod handle;
 mod head;
 mod keepalive;

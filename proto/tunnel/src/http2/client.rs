@@ -8,7 +8,6 @@ use h2::client::{self, SendRequest};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -17,6 +16,7 @@ use tracing::debug;
 use super::{
     ALPN, CONNECT_TIMEOUT, CONNECTION_WINDOW, Handle, Http2Error, Http2Stream, LINGER,
     MAX_FRAME_LEN, MAX_HEADER_LIST_LEN, SEND_BUFFER_LEN, STREAM_WINDOW,
+    dial::dial,
     handle::{Shared, Status},
     head::{request_of, response_head},
     keepalive::peer_death,
@@ -77,7 +77,7 @@ impl Http2Connection {
         identity: &KeyPair,
     ) -> Result<Self, Http2Error> {
         let unreachable = |source| Http2Error::Unreachable { endpoint, source };
-        let tcp = TcpStream::connect(endpoint).await.map_err(unreachable)?;
+        let tcp = dial(endpoint).await.map_err(unreachable)?;
         tcp.set_nodelay(true).map_err(unreachable)?;
 
         let connector = TlsConnector::from(tls::client_config(pin, Some(identity), &[ALPN]));
