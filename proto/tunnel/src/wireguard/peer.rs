@@ -456,7 +456,7 @@ impl Peer {
         }
     }
 
-    /// Tells the peer where we are; without a session by a handshake.
+    /// Lets the peer hear of us; without a session by a handshake.
     pub(super) fn send_keepalive(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
         let Some(endpoint) = self.endpoint else { return };
         if !self.established {
@@ -466,6 +466,18 @@ impl Peer {
         if let TunnResult::WriteToNetwork(keepalive) = self.tunn.encapsulate(&[], scratch) {
             self.last_sent = now;
             out.transmit(Some(self.id), endpoint, keepalive);
+        }
+    }
+
+    /// Tells the peer where we are, after our own address changed. A handshake whose messages may
+    /// have been lost before that begins anew at once: boringtun repeats it after 5 s, and forgets
+    /// every session when it has not come about after 90 s.
+    pub(super) fn announce(&mut self, scratch: &mut [u8], out: &mut Outbox, now: Instant) {
+        if self.established {
+            self.send_keepalive(scratch, out, now);
+        }
+        if self.trying_since.is_some() {
+            self.start_handshake(true, scratch, out, now);
         }
     }
 

@@ -306,7 +306,16 @@ impl Tunnel {
         }
     }
 
-    /// Tells a peer where we are, after our own address changed.
+    /// Tells a peer where we are, after our own address changed: by a keepalive if there is a
+    /// session, and by a handshake if one is under way.
+    pub fn announce(&mut self, peer: PeerId, now: Instant) {
+        let Self { peers, scratch, out, .. } = self;
+        if let Some(peer) = peers.living(peer) {
+            peer.announce(scratch, out, now);
+        }
+    }
+
+    /// Lets a peer hear of us; without a session by a handshake.
     pub fn send_keepalive(&mut self, peer: PeerId, now: Instant) {
         let Self { peers, scratch, out, .. } = self;
         if let Some(peer) = peers.living(peer) {

@@ -40,7 +40,7 @@ impl Worker {
                     let peers: Vec<PeerId> = self.tunnel.peers().collect();
                     for peer in peers {
                         if self.tunnel.status(peer).is_some_and(|it| it.last_handshake.is_some()) {
-                            self.tunnel.send_keepalive(peer, now);
+                            self.tunnel.announce(peer, now);
                         }
                     }
                     self.quic.handle_address_changed();

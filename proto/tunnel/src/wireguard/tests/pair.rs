@@ -81,13 +81,18 @@ impl Pair {
 
     /// Carries what both want sent until they are quiet; returns the packets that came out.
     pub(super) fn exchange(&mut self) -> Vec<Vec<u8>> {
+        self.exchange_with(at(CLIENT))
+    }
+
+    /// As [`Self::exchange`], with a client that is somewhere else.
+    pub(super) fn exchange_with(&mut self, client: Endpoint) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         loop {
             let outcome = if let Some(transmit) = self.client.poll_transmit() {
                 assert_eq!(transmit.to, at(CONNECTOR));
-                self.connector_receives(at(CLIENT), &transmit.bytes)
+                self.connector_receives(client, &transmit.bytes)
             } else if let Some(transmit) = self.connector.poll_transmit() {
-                assert_eq!(transmit.to, at(CLIENT));
+                assert_eq!(transmit.to, client);
                 self.client_receives(&transmit.bytes)
             } else {
                 return packets;

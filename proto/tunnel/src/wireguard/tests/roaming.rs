@@ -26,6 +26,22 @@ fn a_peer_roams_by_a_keepalive() {
 }
 
 #[test]
+fn a_handshake_that_was_lost_begins_anew_where_the_peer_is_now() {
+    let mut pair = Pair::connected();
+    let _lost = pair.initiation();
+    pair.client.announce(pair.connector_on_client, pair.now);
+    assert!(pair.exchange_with(at(ELSEWHERE)).is_empty());
+    assert_eq!(pair.client_endpoint(), Some(at(ELSEWHERE)));
+    let handshake = pair.client.status(pair.connector_on_client).unwrap().last_handshake;
+    assert_eq!(handshake, Some(pair.now));
+
+    // Nothing is under way any more.
+    pair.client.announce(pair.connector_on_client, pair.now);
+    assert!(pair.client.poll_transmit().is_some());
+    assert_eq!(pair.client.poll_transmit(), None);
+}
+
+#[test]
 fn a_replayed_packet_does_not_move_the_endpoint() {
     let mut pair = Pair::connected();
     let packet = sample::udp(CLIENT_INNER, SERVICE, (4000, 53), b"query");
