@@ -5,7 +5,6 @@
 mod answer;
 mod arrived;
 mod authorized;
-mod counted;
 mod dial;
 mod observed_address;
 mod packets;

@@ -3,18 +3,14 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use adit_proto::http3::Http3Code;
-use adit_tunnel::IncomingRequest;
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::{io::copy_bidirectional_with_sizes, net::TcpStream, time::timeout};
+use adit_tunnel::{IncomingRequest, SpliceCounters, splice};
+use tokio::{net::TcpStream, time::timeout};
 use tracing::debug;
 
-use super::{answer, authorized::AuthorizedFlow, counted::Counted, dial};
+use super::{answer, authorized::AuthorizedFlow, dial};
 
 /// How long a service may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes that are under way between two streams, each way.
-const BUFFER_LEN: usize = 64 << 10;
 
 pub(super) async fn serve(request: IncomingRequest, service: SocketAddr, mut flow: AuthorizedFlow) {
     let dialled = tokio::select! {
@@ -34,29 +30,16 @@ pub(super) async fn serve(request: IncomingRequest, service: SocketAddr, mut flo
     let _ = upstream.set_nodelay(true);
     let mut downstream = request.respond(answer::bytes()).into_bytes();
     let traffic = flow.traffic();
-    let copied = {
-        let mut from_device = Counted { stream: &mut downstream, read: &traffic.from_device.bytes };
-        let mut to_device = Counted { stream: &mut upstream, read: &traffic.to_device.bytes };
-        tokio::select! {
-            copied = copy_bidirectional_with_sizes(
-                &mut from_device,
-                &mut to_device,
-                BUFFER_LEN,
-                BUFFER_LEN,
-            ) => copied.map(|_bytes| ()),
-            () = flow.cut() => Err(io::ErrorKind::PermissionDenied.into()),
-        }
+    let counters =
+        SpliceCounters { from_peer: &traffic.from_device.bytes, to_peer: &traffic.to_device.bytes };
+    let carried = tokio::select! {
+        carried = splice(&mut downstream, &mut upstream, counters) => carried,
+        () = flow.cut() => Err(io::ErrorKind::PermissionDenied.into()),
     };
-    if let Err(error) = copied {
+    if let Err(error) = carried {
         debug!(%service, %error, "Broke a stream off");
-        reset_on_close(&upstream);
+        // Nobody is to take what has come for complete. Without it the service sees an orderly end.
+        let _ = upstream.set_zero_linger();
         downstream.abort(Http3Code::ConnectError);
     }
-}
-
-/// Makes the end of a connection a reset, so that nobody takes what has come for complete.
-fn reset_on_close(stream: &TcpStream) {
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-    // Without it the service sees an orderly end.
-    let _ = setsockopt(stream, sockopt::Linger, &linger);
 }

@@ -5,6 +5,8 @@
 //! IncomingRequest ─ respond ─▶ Body ─┬─▶ ByteStream      classic CONNECT
 //! HttpConnection ── request ─▶ Body ─┴─▶ CapsuleStream   CONNECT-IP, CONNECT-UDP
 //! ```
+//!
+//! [`splice`] joins a byte stream with TCP.
 
 mod body;
 mod byte_stream;
@@ -12,6 +14,7 @@ mod capsule_stream;
 mod connection_handle;
 mod http_connection;
 mod incoming_request;
+mod splice;
 
 pub use self::{
     body::{Answer, Body},
@@ -19,6 +22,7 @@ pub use self::{
     capsule_stream::{CapsuleStream, CapsuleStreamError},
     http_connection::{HttpConnection, RequestError},
     incoming_request::IncomingRequest,
+    splice::{SpliceCounters, splice},
 };
 
 pub(crate) use self::connection_handle::ConnectionHandle;

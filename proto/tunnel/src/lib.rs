@@ -22,7 +22,7 @@ pub use control_plane::{ControlPlane, ControlPlaneError, Fetched};
 pub use endpoint::Endpoint;
 pub use exchange::{
     Answer, Body, ByteStream, CapsuleStream, CapsuleStreamError, HttpConnection, IncomingRequest,
-    RequestError,
+    RequestError, SpliceCounters, splice,
 };
 pub use http2::{Http2Connection, Http2Error, Http2Listener, connect};
 pub use identity::{IdentityError, KeyPair, load_or_create_wireguard_secret};

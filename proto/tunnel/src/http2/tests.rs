@@ -1,6 +1,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use adit_proto::{
@@ -10,6 +10,7 @@ use adit_proto::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -17,7 +18,7 @@ use tokio::{
 use super::{server::IDLE_TIMEOUT, *};
 use crate::{
     Answer, ByteStream, CapsuleStream, CapsuleStreamError, IncomingRequest, KeyPair,
-    SessionChannel, session_channel::session_head,
+    SessionChannel, SpliceCounters, session_channel::session_head, splice,
 };
 
 #[tokio::test]
@@ -47,6 +48,53 @@ async fn a_request_arrives_with_the_pin_of_its_sender_and_bytes_flow_both_ways()
     at_client.read_to_end(&mut back).await.unwrap();
     echo.await.unwrap();
     assert!(back == sent, "{} of {} bytes came back", back.len(), sent.len());
+}
+
+#[tokio::test]
+async fn a_splice_with_tcp_carries_either_direction_after_the_other_has_ended() {
+    let mut world = World::new().await;
+    let (mut at_client, mut at_server) = world.bytes().await;
+    let (mut at_proxy, mut service) = tcp_pair().await;
+    let spliced = tokio::spawn(async move {
+        let (from_peer, to_peer) = (AtomicU64::new(0), AtomicU64::new(0));
+        let counters = SpliceCounters { from_peer: &from_peer, to_peer: &to_peer };
+        let result = splice(&mut at_server, &mut at_proxy, counters).await;
+        (result, from_peer.into_inner(), to_peer.into_inner())
+    });
+
+    let sent: Vec<u8> = (0..10_000_000_u32).map(|n| (n >> 3) as u8).collect();
+    let echo = tokio::spawn(async move {
+        let mut received = Vec::new();
+        service.read_to_end(&mut received).await.unwrap();
+        service.write_all(&received).await.unwrap();
+    });
+    at_client.write_all(&sent).await.unwrap();
+    at_client.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    at_client.read_to_end(&mut back).await.unwrap();
+    echo.await.unwrap();
+    assert!(back == sent, "{} of {} bytes came back", back.len(), sent.len());
+    let (result, from_peer, to_peer) = spliced.await.unwrap();
+    result.unwrap();
+    assert_eq!((from_peer, to_peer), (10_000_000, 10_000_000));
+}
+
+#[tokio::test]
+async fn a_splice_with_tcp_says_when_either_end_breaks() {
+    let mut world = World::new().await;
+    let none = AtomicU64::new(0);
+    let counters = SpliceCounters { from_peer: &none, to_peer: &none };
+
+    let (at_client, mut at_server) = world.bytes().await;
+    let (mut at_proxy, _service) = tcp_pair().await;
+    at_client.abort(Http3Code::ConnectError);
+    splice(&mut at_server, &mut at_proxy, counters).await.unwrap_err();
+
+    let (_at_client, mut at_server) = world.bytes().await;
+    let (mut at_proxy, service) = tcp_pair().await;
+    service.set_zero_linger().unwrap();
+    drop(service);
+    splice(&mut at_server, &mut at_proxy, counters).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -338,6 +386,14 @@ impl World {
         let at_server = request.respond(ok()).into_capsules();
         (asked.await.unwrap().unwrap().body.into_capsules(), at_server)
     }
+}
+
+/// Both ends of a connection.
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (one.unwrap(), other.unwrap().0)
 }
 
 fn connect_head() -> RequestHead {

@@ -1,17 +1,17 @@
 mod dialler;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use adit_proto::{
     http3::{Field, RequestHead},
     masque::ProxyRequest,
 };
-use adit_tunnel::KeyPair;
+use adit_tunnel::{KeyPair, SpliceCounters, splice};
 use anyhow::{Context as _, ensure};
-use tokio::{
-    io,
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 
 use self::dialler::Dialler;
 use crate::{
@@ -75,18 +75,16 @@ async fn forward(
     dialler: &Dialler,
     head: RequestHead,
 ) -> anyhow::Result<()> {
-    /// So that the pipes are not what is measured.
-    const BUFFER_LEN: usize = 256 << 10;
-
     stream.set_nodelay(true).context("failed to send at once")?;
     let connection = dialler.connect().await.context("no connection")?;
     let answer = connection.request(head).await.context("no answer")?;
     let status = answer.head.status;
     ensure!(status == 200, "the connector answered {status}");
     let mut bytes = answer.body.into_bytes();
+    let nobodys = AtomicU64::new(0);
+    let counters = SpliceCounters { from_peer: &nobodys, to_peer: &nobodys };
     // Whoever breaks off is none of our business.
-    let _ =
-        io::copy_bidirectional_with_sizes(&mut stream, &mut bytes, BUFFER_LEN, BUFFER_LEN).await;
+    let _ = splice(&mut bytes, &mut stream, counters).await;
 
     Ok(())
 }
