@@ -63,7 +63,7 @@ impl ByteQueueWriter {
         Poll::Ready(Ok(CAPACITY - queue.len))
     }
 
-    /// Puts bytes in for which there is room.
+    /// Puts bytes in for which there is room. The reader learns of them by [`Self::flush`].
     pub(super) fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
@@ -71,7 +71,15 @@ impl ByteQueueWriter {
         let mut queue = lock(&self.0);
         queue.len += piece.len();
         queue.pieces.push_back(piece);
-        wake(queue, |queue| &mut queue.reader);
+    }
+
+    /// Wakes the reader if it waits for something that is there: once for many pieces, since it
+    /// would else take them one by one.
+    pub(super) fn flush(&mut self) {
+        let queue = lock(&self.0);
+        if !queue.pieces.is_empty() {
+            wake(queue, |queue| &mut queue.reader);
+        }
     }
 
     /// No more are put in.
@@ -182,9 +190,14 @@ mod tests {
         let waker = Waker::from(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);
         assert!(reader.poll_next(&mut context).is_pending());
+        writer.flush();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "nothing is there");
         writer.push(piece(CAPACITY));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "more may follow");
+        writer.flush();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         writer.push(piece(1));
+        writer.flush();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1, "nobody waits");
 
         assert!(writer.poll_room(&mut context).is_pending());

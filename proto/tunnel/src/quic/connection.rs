@@ -144,7 +144,15 @@ impl Connection {
 
     /// Moves everything that can move; requests that came in are pushed.
     pub(super) fn turn(&mut self, requested: &mut Vec<Requested>, now: Instant) {
+        let mut read = Vec::new();
         while let Some(event) = self.quic.poll() {
+            // Each frame says so, and the first time all of them are read.
+            if let Event::Stream(StreamEvent::Readable { id }) = event {
+                if read.contains(&id) {
+                    continue;
+                }
+                read.push(id);
+            }
             if let Err(error) = self.handle(event, requested) {
                 self.fail(&error, now);
                 return;

@@ -89,6 +89,7 @@ impl Pipe {
     ) -> Poll<io::Result<()>> {
         let room = ready!(self.to_peer.poll_room(context))?;
         self.to_peer.push(bytes.split_to(room.min(bytes.len())).freeze());
+        self.to_peer.flush();
         Poll::Ready(Ok(()))
     }
 }
@@ -123,6 +124,7 @@ impl AsyncWrite for Pipe {
         let room = ready!(self.to_peer.poll_room(context))?;
         let taken = bytes.get(..room).unwrap_or(bytes);
         self.to_peer.push(Bytes::copy_from_slice(taken));
+        self.to_peer.flush();
         Poll::Ready(Ok(taken.len()))
     }
 

@@ -34,6 +34,8 @@ pub(super) struct RequestStream {
     outbound_body: Bytes,
     /// Capsules that do not come from the task.
     capsules: VecDeque<Bytes>,
+    /// The peer has ended its direction, and the decoder has all of it.
+    has_come: bool,
     receives: bool,
     sends: bool,
     /// The task has ended its direction; the end is to be said once all is sent.
@@ -59,7 +61,7 @@ pub(super) enum Progress {
 }
 
 /// Bytes that are taken from the peer at one time.
-const PIECE_LEN: usize = 64 << 10;
+const READ_LEN: usize = 64 << 10;
 
 /// Packets that are too long for datagrams wait no longer than this, in bytes.
 const MAX_CAPSULES_LEN: usize = 64 << 10;
@@ -99,6 +101,7 @@ impl RequestStream {
             outbound,
             outbound_body: Bytes::new(),
             capsules: VecDeque::new(),
+            has_come: false,
             receives: true,
             sends: true,
             is_ending: false,
@@ -173,7 +176,11 @@ impl RequestStream {
 
     /// Moves what can move.
     pub(super) fn turn(&mut self, quic: &mut Connection) -> Result<Progress, Violation> {
-        let progress = self.receive(quic)?;
+        let progress = self.receive(quic);
+        if let Stage::Open(pipe) = &mut self.stage {
+            pipe.bytes.to_task.flush();
+        }
+        let progress = progress?;
         // Behind, since with an answer that came in the body of the task may follow.
         self.send(quic);
         Ok(progress)
@@ -186,17 +193,14 @@ impl RequestStream {
             }
             let frame = match self.decoder.poll()? {
                 Some(frame) => frame,
+                None if self.has_come => {
+                    self.decoder.finish()?;
+                    self.handle_end()?;
+                    break;
+                }
                 None => match self.read(quic) {
-                    Read::Some(bytes) => {
-                        self.decoder.push(bytes);
-                        continue;
-                    }
+                    Read::Some => continue,
                     Read::Blocked => break,
-                    Read::End => {
-                        self.decoder.finish()?;
-                        self.handle_end()?;
-                        break;
-                    }
                     Read::Reset => {
                         self.fail(QuicError::Reset);
                         self.receives = false;
@@ -294,14 +298,28 @@ impl RequestStream {
         true
     }
 
-    fn read(&self, quic: &mut Connection) -> Read {
+    /// Gives the decoder what is there.
+    fn read(&mut self, quic: &mut Connection) -> Read {
         let mut stream = quic.recv_stream(self.id);
         let Ok(mut chunks) = stream.read(true) else { return Read::Reset };
-        let read = match chunks.next(PIECE_LEN) {
-            Ok(Some(chunk)) => Read::Some(chunk.bytes),
-            Ok(None) => Read::End,
-            Err(ReadError::Blocked) => Read::Blocked,
-            Err(ReadError::Reset(_)) => Read::Reset,
+        let mut room = READ_LEN;
+        let read = loop {
+            match chunks.next(room) {
+                Ok(Some(chunk)) => {
+                    room = room.saturating_sub(chunk.bytes.len());
+                    self.decoder.push(chunk.bytes);
+                    if room == 0 {
+                        break Read::Some;
+                    }
+                }
+                Ok(None) => {
+                    self.has_come = true;
+                    break Read::Some;
+                }
+                Err(ReadError::Blocked) if room < READ_LEN => break Read::Some,
+                Err(ReadError::Blocked) => break Read::Blocked,
+                Err(ReadError::Reset(_)) => break Read::Reset,
+            }
         };
         let _transmits_anyway = chunks.finalize();
         read
@@ -394,9 +412,8 @@ impl Drop for RequestStream {
 }
 
 enum Read {
-    Some(Bytes),
+    Some,
     Blocked,
-    End,
     Reset,
 }
 
