@@ -95,8 +95,6 @@ pub(crate) fn start(
 {
     /// Commands wait for room, so that none is lost.
     const COMMANDS: usize = 64;
-    /// What the interface's MTU leaves for WireGuard, UDP and IPv6.
-    const DATA_OVERHEAD_AND_HEADERS: u16 = 80;
 
     let DataPlaneParts { secret, identity, requests, udp, path, sinks, silent } = parts;
     let now = Now::read();
@@ -129,8 +127,7 @@ pub(crate) fn start(
         let (commands, incoming) = mpsc::channel(COMMANDS);
         let inlet = PacketInlet::new(waker.clone());
         let lane = u8::try_from(number).context("too many lanes")?;
-        let link_mtu = path.mtu().saturating_add(DATA_OVERHEAD_AND_HEADERS);
-        let quic = QuicEndpoint::server(identity.clone(), link_mtu, lane, lanes, waker.clone());
+        let quic = QuicEndpoint::server(identity.clone(), path.mtu(), lane, lanes, waker.clone());
         handles.push(LaneHandle { commands, waker, inlet: inlet.clone() });
         let parts = WorkerParts {
             number,

@@ -106,7 +106,7 @@ impl DataPlane {
         let udp = bind(offloads)?;
         let (waiter, waker) = Waiter::try_new().context("failed to make an eventfd")?;
         let (commands, receiver) = std_mpsc::sync_channel(QUEUE_LEN);
-        let quic = QuicEndpoint::client(device_key, link_mtu(&tun), waker.clone());
+        let quic = QuicEndpoint::client(device_key, tun.mtu(), waker.clone());
         let inlet = PacketInlet::new(waker.clone());
         let channels = Channels { commands: receiver, events, packets: inlet.clone() };
         let worker = Worker::new(tun, udp, secret, quic, addresses, channels);
@@ -241,14 +241,6 @@ impl Drop for DataPlane {
             tracing::error!("Data plane panicked");
         }
     }
-}
-
-/// The MTU of the longest link, which the interface's is made from.
-const fn link_mtu(tun: &TunDevice) -> u16 {
-    /// For WireGuard, UDP and IPv6.
-    const OVERHEAD: u16 = 80;
-
-    tun.mtu().saturating_add(OVERHEAD)
 }
 
 /// One socket for both families, or for IPv4 alone where IPv6 is off.

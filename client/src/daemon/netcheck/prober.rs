@@ -26,7 +26,7 @@ use super::{
 const BATCHES: usize = 8;
 
 /// QUIC finds out no more than it needs: the searches tell how long packets may be.
-const LINK_MTU: u16 = 1280;
+const PACKET_MTU: u16 = 0;
 
 /// What a search has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Prober {
         getrandom::fill(&mut nonce).context("failed to draw randomness")?;
         let worker = Worker {
             udp,
-            quic: QuicEndpoint::client(device_key, LINK_MTU, waker.clone()),
+            quic: QuicEndpoint::client(device_key, PACKET_MTU, waker.clone()),
             nonce: Nonce(nonce),
             searches: BTreeMap::new(),
             next_place: 0,

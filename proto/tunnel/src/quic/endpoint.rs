@@ -53,7 +53,7 @@ pub struct QuicEndpoint {
     identity: KeyPair,
     /// Of a server.
     tokens: Option<TokenKey>,
-    mtu: u16,
+    packet_mtu: u16,
     mailbox: Arc<Mailbox>,
     connections: Connections,
     newcomers: Newcomers,
@@ -79,27 +79,27 @@ impl QuicEndpoint {
     pub const MOST_MEMORY: u32 = config::LARGEST_WINDOW;
 
     /// For a connector: answers those who connect. The lane is one of so many, and the waker that
-    /// of its thread; `mtu` is that of the longest link.
-    pub fn server(identity: KeyPair, mtu: u16, lane: u8, lanes: u8, waker: Waker) -> Self {
-        let server = config::server(&identity, mtu);
+    /// of its thread; `packet_mtu` is the length of the longest packet that is ever carried.
+    pub fn server(identity: KeyPair, packet_mtu: u16, lane: u8, lanes: u8, waker: Waker) -> Self {
+        let server = config::server(&identity, packet_mtu);
         let endpoint = Arc::new(config::endpoint(&identity, lane, lanes));
         let tokens = TokenKey::new(&identity);
         let quic = Quic::new(endpoint, Some(server), true, None);
-        Self { tokens: Some(tokens), ..Self::new(quic, identity, mtu, waker) }
+        Self { tokens: Some(tokens), ..Self::new(quic, identity, packet_mtu, waker) }
     }
 
     /// For a client: connects, and answers nobody.
-    pub fn client(identity: KeyPair, mtu: u16, waker: Waker) -> Self {
+    pub fn client(identity: KeyPair, packet_mtu: u16, waker: Waker) -> Self {
         let endpoint = Arc::new(config::endpoint(&identity, 0, 1));
-        Self::new(Quic::new(endpoint, None, true, None), identity, mtu, waker)
+        Self::new(Quic::new(endpoint, None, true, None), identity, packet_mtu, waker)
     }
 
-    fn new(quic: Quic, identity: KeyPair, mtu: u16, waker: Waker) -> Self {
+    fn new(quic: Quic, identity: KeyPair, packet_mtu: u16, waker: Waker) -> Self {
         Self {
             quic,
             identity,
             tokens: None,
-            mtu,
+            packet_mtu,
             mailbox: Mailbox::new(waker),
             connections: Connections::default(),
             newcomers: Newcomers::default(),
@@ -123,7 +123,7 @@ impl QuicEndpoint {
         dialled: oneshot::Sender<Result<QuicConnection, QuicError>>,
         now: Instant,
     ) {
-        let config = config::client(&self.identity, pin, self.mtu);
+        let config = config::client(&self.identity, pin, self.packet_mtu);
         match self.quic.connect(now, config, to, &to.ip().to_string()) {
             Ok((handle, quic)) => {
                 let id = self.connections.next_id(handle.0);

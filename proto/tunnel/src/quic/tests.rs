@@ -54,7 +54,7 @@ impl End {
                     let _sent = udp.send(unproven.endpoint(), &retry);
                 }
             };
-        Self::start(take, |waker| QuicEndpoint::server(identity, 1500, 0, 1, waker))
+        Self::start(take, |waker| QuicEndpoint::server(identity, 1420, 0, 1, waker))
     }
 
     fn client(identity: &KeyPair) -> Self {
@@ -62,7 +62,7 @@ impl End {
         let take = |end: &mut QuicEndpoint, _udp: &mut UdpSocket, datagram: &Datagram<'_>, now| {
             end.handle_datagram(datagram, now);
         };
-        Self::start(take, |waker| QuicEndpoint::client(identity, 1500, waker))
+        Self::start(take, |waker| QuicEndpoint::client(identity, 1420, waker))
     }
 
     fn start(
@@ -512,7 +512,7 @@ fn lone_server() -> (QuicEndpoint, UdpSocket, KeyPair) {
     let (_waiter, waker) = Waiter::try_new().unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let udp = UdpSocket::try_bind(any, Offloads::ALL).unwrap();
-    (QuicEndpoint::server(identity.clone(), 1500, 0, 1, waker), udp, identity)
+    (QuicEndpoint::server(identity.clone(), 1420, 0, 1, waker), udp, identity)
 }
 
 /// What a client says first.

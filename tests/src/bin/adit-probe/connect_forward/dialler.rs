@@ -18,12 +18,13 @@ type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
 
 impl Dialler {
     pub(super) fn start(key: &KeyPair, to: SocketAddr, pin: Pin) -> anyhow::Result<Self> {
-        const MTU: u16 = 1_500;
+        /// As of the interfaces of Adit.
+        const PACKET_MTU: u16 = 1_420;
 
         let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
         let udp = UdpSocket::try_bind(any, Offloads::ALL).context("failed to open a socket")?;
         let (waiter, waker) = Waiter::try_new().context("failed to make a waker")?;
-        let endpoint = QuicEndpoint::client(key.clone(), MTU, waker.clone());
+        let endpoint = QuicEndpoint::client(key.clone(), PACKET_MTU, waker.clone());
         let (dials, dialled) = mpsc::channel();
         thread::spawn(move || {
             if let Err(error) = turn(endpoint, udp, &waiter, &dialled, (to, pin)) {
