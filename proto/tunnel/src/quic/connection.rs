@@ -1,6 +1,11 @@
 //! One connection: QUIC below, requests above.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use adit_proto::{
     Pin,
@@ -144,14 +149,13 @@ impl Connection {
 
     /// Moves everything that can move; requests that came in are pushed.
     pub(super) fn turn(&mut self, requested: &mut Vec<Requested>, now: Instant) {
-        let mut read = Vec::new();
+        let mut read = HashSet::new();
         while let Some(event) = self.quic.poll() {
             // Each frame says so, and the first time all of them are read.
-            if let Event::Stream(StreamEvent::Readable { id }) = event {
-                if read.contains(&id) {
-                    continue;
-                }
-                read.push(id);
+            if let Event::Stream(StreamEvent::Readable { id }) = event
+                && !read.insert(id)
+            {
+                continue;
             }
             if let Err(error) = self.handle(event, requested) {
                 self.fail(&error, now);
