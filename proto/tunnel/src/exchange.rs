@@ -6,7 +6,7 @@
 //! HttpConnection ── request ─▶ Body ─┴─▶ CapsuleStream   CONNECT-IP, CONNECT-UDP
 //! ```
 //!
-//! [`splice`] joins a byte stream with TCP.
+//! [`splice()`] joins a byte stream with TCP.
 
 mod body;
 mod byte_stream;
