@@ -10,9 +10,9 @@ mod idle;
 mod memory;
 mod metrics;
 mod repeats;
-mod silences;
 #[cfg(test)]
-mod test_peers;
+mod sample;
+mod silences;
 mod worker;
 
 use std::{io, thread::JoinHandle};

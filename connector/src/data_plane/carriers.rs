@@ -97,23 +97,13 @@ impl Carriers {
 mod tests {
     use super::*;
     use adit_proto::DeviceId;
-    use adit_tunnel::{PacketInlet, PacketPipe, Tunnel, Waiter, WireguardSecret};
+    use adit_tunnel::{PacketInlet, PacketPipe, Waiter};
 
-    fn peer() -> PeerId {
-        let now = std::time::Instant::now();
-        let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), 1420, now);
-        let config = adit_tunnel::PeerConfig {
-            public_key: WireguardSecret::try_generate().unwrap().public_key(),
-            allowed_ips: vec![],
-            endpoint: None,
-            keepalive: None,
-        };
-        tunnel.upsert(config, now).unwrap()
-    }
+    use crate::data_plane::sample::peers;
 
     #[test]
     fn packets_follow_the_carrier_that_a_device_used_last() {
-        let (mut carriers, peer) = (Carriers::default(), peer());
+        let (mut carriers, peer) = (Carriers::default(), peers()[0]);
         assert_eq!(carriers.of(peer), Carrier::Wireguard);
         carriers.set(peer, Carrier::Quic);
         assert!(carriers.note(peer, Carrier::Wireguard));
@@ -127,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_pipe_that_nobody_holds_gives_way_to_wireguard() {
-        let (mut carriers, peer) = (Carriers::default(), peer());
+        let (mut carriers, peer) = (Carriers::default(), peers()[0]);
         let (_waiter, waker) = Waiter::try_new().unwrap();
         let device_id = DeviceId::from_uuid(uuid::Uuid::from_u128(1));
         let (pipe, outlet) = PacketPipe::new(device_id, PacketInlet::new(waker));

@@ -74,7 +74,7 @@ impl Repeats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_plane::test_peers::peers;
+    use crate::data_plane::sample::peers;
 
     /// A TCP segment over IPv4 to this port, with one byte.
     fn segment(port: u16, byte: u8) -> Vec<u8> {

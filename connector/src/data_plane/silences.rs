@@ -44,7 +44,7 @@ impl Silences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data_plane::test_peers::peers;
+    use crate::data_plane::sample::peers;
 
     #[test]
     fn who_was_just_heard_is_not_silent() {

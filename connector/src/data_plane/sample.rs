@@ -1,9 +1,10 @@
-//! Peers for tests, of a tunnel that carries nothing.
+//! Peers for tests.
 
 use std::time::Instant;
 
 use adit_tunnel::{PeerConfig, PeerId, Tunnel, WireguardSecret};
 
+/// Two peers of one tunnel.
 pub(super) fn peers() -> [PeerId; 2] {
     let now = Instant::now();
     let mut tunnel = Tunnel::new(WireguardSecret::try_generate().unwrap(), 1420, now);
