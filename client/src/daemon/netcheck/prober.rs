@@ -25,7 +25,7 @@ use super::{
 /// Batches that are taken before anything else has its turn.
 const BATCHES: usize = 8;
 
-/// QUIC finds out no more than it needs: the searches tell how long packets may be.
+/// QUIC carries no packets here, so it searches for no length: the searches of their own tell that.
 const PACKET_MTU: u16 = 0;
 
 /// What a search has found.

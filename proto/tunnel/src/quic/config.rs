@@ -118,7 +118,7 @@ pub(super) fn client(identity: &KeyPair, pin: Pin, packet_mtu: u16) -> ClientCon
 /// Datagrams of QUIC are no longer than such a packet needs. Where there is room for an
 /// acknowledgement beside it, datagrams differ in length, and quinn takes four losses at a time of
 /// shorter ones than have arrived for a path that takes no long ones any more: at 5 % loss within a
-/// second.
+/// second. That is rare now, not impossible: what quinn reckons around a packet leaves 8 bytes.
 fn transport(packet_mtu: u16) -> TransportConfig {
     let longest = packet_mtu.saturating_add(PACKET_OVERHEAD);
     let mut search = MtuDiscoveryConfig::default();
