@@ -52,8 +52,8 @@ const REORDERED_TIME: f32 = 1.5;
 /// (draft-ietf-quic-ack-frequency): each acknowledgement takes room from what goes the other way.
 const ACKNOWLEDGED_TOGETHER: u32 = 10;
 
-/// Bytes of a connection id. The first one says the lane.
-pub(super) const CID_LEN: usize = 8;
+/// Bytes of a connection id, which stands in each packet. The first one says the lane.
+pub(super) const CID_LEN: usize = 4;
 
 /// What stands around a packet in a datagram at most: header and packet number, tag, frame, and the
 /// prefix of the request (RFC 9000 §17.3, 9001 §5.3, 9221 §4, 9484 §6).

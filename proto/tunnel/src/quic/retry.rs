@@ -62,7 +62,10 @@ impl RetrySource {
         const NONCE: [u8; 12] =
             [0x46, 0x15, 0x99, 0xd3, 0x5d, 0x63, 0x2b, 0xf2, 0x23, 0x98, 0x25, 0xbb];
 
-        let mut id = [0; super::config::CID_LEN];
+        /// The client sends to it as to one of its own making (RFC 9000 §7.2).
+        const ID_LEN: usize = 8;
+
+        let mut id = [0; ID_LEN];
         // Without randomness two clients of one address take each other's connection, at worst.
         let _ = getrandom::fill(&mut id);
         // What is authenticated begins with the id that the client knows it by.

@@ -11,7 +11,8 @@ pub(crate) const INNER_LAPTOP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
 /// Address of the server inside a tunnel that has no idea of its own.
 pub(crate) const INNER_SERVER: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
 
-/// What WireGuard leaves of 1,500 bytes, and therefore what everybody gets who can be told.
+/// What others take by default of 1,500 bytes, and therefore what everybody gets who can be told.
+/// Adit, which cannot, takes 16 more.
 pub(crate) const INNER_MTU: u16 = 1420;
 
 /// Time for a program to do what it was told, on a busy machine.

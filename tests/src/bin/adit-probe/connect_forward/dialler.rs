@@ -19,7 +19,7 @@ type Dialled = oneshot::Sender<Result<QuicConnection, QuicError>>;
 impl Dialler {
     pub(super) fn start(key: &KeyPair, to: SocketAddr, pin: Pin) -> anyhow::Result<Self> {
         /// As of the interfaces of Adit.
-        const PACKET_MTU: u16 = 1_420;
+        const PACKET_MTU: u16 = 1_436;
 
         let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
         let udp = UdpSocket::try_bind(any, Offloads::ALL).context("failed to open a socket")?;
