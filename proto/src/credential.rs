@@ -70,6 +70,9 @@ pub struct Credential {
     pub confirmation: Confirmation,
     /// When the user last signed in.
     pub auth_time: NumericDate,
+    /// How the user proved to be it, as the identity provider says (RFC 8176): `pwd`, `mfa`, `hwk`.
+    #[serde(rename = "amr")]
+    pub authentication_methods: Vec<String>,
     /// When this was issued; revocations compare with it.
     #[serde(rename = "iat")]
     pub issued_at: NumericDate,
@@ -153,6 +156,7 @@ mod tests {
             wireguard_public_key: WireguardPublicKey::try_from_bytes([9; 32]).unwrap(),
             confirmation: Confirmation { pin: Pin::from_spki(b"device") },
             auth_time: NumericDate(at(-1)),
+            authentication_methods: vec!["pwd".into()],
             issued_at: NumericDate(at(0)),
             expires_at: NumericDate(at(1000)),
         }

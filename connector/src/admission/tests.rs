@@ -293,6 +293,7 @@ fn credential(number: u128) -> Credential {
         wireguard_public_key: key(last),
         confirmation: Confirmation { pin: Pin::from_spki(b"key") },
         auth_time: NumericDate(at(0)),
+        authentication_methods: Vec::new(),
         issued_at: NumericDate(at(0)),
         expires_at: NumericDate(at(3600)),
     }

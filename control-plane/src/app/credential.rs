@@ -50,6 +50,7 @@ pub(crate) async fn issue(app: &App, device_id: DeviceId) -> Result<CredentialIs
         wireguard_public_key: device.wireguard_public_key,
         confirmation: Confirmation { pin: identity.pin },
         auth_time: NumericDate(record.authenticated_at),
+        authentication_methods: Vec::new(),
         issued_at: NumericDate(issued_at),
         expires_at: NumericDate(expires_at),
     };
