@@ -46,7 +46,13 @@ impl<'a> Initial<'a> {
         let (from, rest) = id(rest)?;
         let (token_len, len) = decode_varint(rest)?;
         let token = rest.get(len..)?.get(..usize::try_from(token_len).ok()?)?;
-        (to.len() >= MIN_ID_LEN).then_some(Self { to, from, token })
+        Some(Self { to, from, token })
+    }
+
+    /// Whether it may begin a connection: who was answered calls the server by the id in the answer,
+    /// and everyone else by a long one.
+    pub(super) fn may_be_first(&self) -> bool {
+        self.to.len() >= MIN_ID_LEN
     }
 }
 
@@ -86,7 +92,6 @@ mod tests {
 
     #[test]
     fn what_no_client_may_send_is_dropped() {
-        assert_eq!(Initial::try_parse(&datagram(b"1234567", b"", b"")), None, "a short id");
         assert_eq!(Initial::try_parse(&datagram(&[0; 21], b"", b"")), None, "a long id");
         assert_eq!(Initial::try_parse(&datagram(b"12345678", &[0; 21], b"")), None);
         let bytes = datagram(b"12345678", b"", b"");
@@ -97,6 +102,15 @@ mod tests {
         let mut endless = datagram(b"12345678", b"", b"");
         endless[5 + 1 + 8 + 1..][..8].fill(0xff);
         assert_eq!(Initial::try_parse(&endless), None, "a token without an end");
+    }
+
+    #[test]
+    fn a_short_id_is_of_one_who_was_answered() {
+        for (id, may_be_first) in [(&b"1234"[..], false), (b"1234567", false), (b"12345678", true)]
+        {
+            let bytes = datagram(id, b"", b"");
+            assert_eq!(Initial::try_parse(&bytes).unwrap().may_be_first(), may_be_first);
+        }
     }
 
     #[test]

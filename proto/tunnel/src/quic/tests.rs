@@ -515,17 +515,50 @@ fn lone_server() -> (QuicEndpoint, UdpSocket, KeyPair) {
     (QuicEndpoint::server(identity.clone(), 1420, 0, 1, waker), udp, identity)
 }
 
+/// A client whose datagrams the test carries.
+struct LoneClient {
+    endpoint: quinn_proto::Endpoint,
+    connection: quinn_proto::Connection,
+}
+
+impl LoneClient {
+    const SERVER: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 443);
+
+    fn new(pin: Pin, now: Instant) -> Self {
+        let config = Arc::new(quinn_proto::EndpointConfig::default());
+        let mut endpoint = quinn_proto::Endpoint::new(config, None, true, None);
+        let config = config::client(&KeyPair::try_generate().unwrap(), pin, 1500);
+        let (_handle, connection) =
+            endpoint.connect(now, config, Self::SERVER, "connector").unwrap();
+        Self { endpoint, connection }
+    }
+
+    fn next(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let mut datagram = Vec::new();
+        self.connection.poll_transmit(now, 1, &mut datagram).map(|_transmit| datagram)
+    }
+
+    fn handle(&mut self, datagram: &[u8], now: Instant) {
+        let mut answer = Vec::new();
+        let event =
+            self.endpoint.handle(now, Self::SERVER, None, None, datagram.into(), &mut answer);
+        if let Some(quinn_proto::DatagramEvent::ConnectionEvent(handle, event)) = event {
+            self.connection.handle_event(event);
+            while let Some(event) = self.connection.poll_endpoint_events() {
+                if let Some(event) = self.endpoint.handle_event(handle, event) {
+                    self.connection.handle_event(event);
+                }
+            }
+        }
+    }
+}
+
 /// What a client says first.
 fn first_words(pin: Pin) -> Vec<Vec<u8>> {
-    let config = quinn_proto::EndpointConfig::default();
-    let mut client = quinn_proto::Endpoint::new(Arc::new(config), None, true, None);
-    let config = config::client(&KeyPair::try_generate().unwrap(), pin, 1500);
-    let (now, to) = (Instant::now(), SocketAddr::from(([127, 0, 0, 1], 443)));
-    let (_handle, mut connection) = client.connect(now, config, to, "connector").unwrap();
-    let next = || {
-        let mut datagram = Vec::new();
-        connection.poll_transmit(now, 1, &mut datagram).map(|_transmit| datagram)
-    };
+    let now = Instant::now();
+    let mut client = LoneClient::new(pin, now);
+    let next = || client.next(now);
     std::iter::from_fn(next).collect()
 }
 
@@ -560,6 +593,46 @@ fn an_address_that_is_not_proven_gets_three_times_what_it_sent_at_most() {
         received += len;
     }
     assert!(received > sent && received <= 3 * sent, "{received} for {sent}");
+}
+
+#[test]
+fn a_handshake_survives_the_loss_of_any_datagram_of_the_answer() {
+    for lost in 0..4 {
+        let (mut server, mut udp, identity) = lone_server();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let from = Endpoint::from(socket.local_addr().unwrap());
+        let start = Instant::now();
+        let mut now = start;
+        let mut client = LoneClient::new(identity.pin(), now);
+        let mut answers = 0;
+        while client.connection.is_handshaking() {
+            assert!(now < start + Duration::from_secs(10), "{lost}");
+            while let Some(bytes) = client.next(now) {
+                let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes: &bytes };
+                assert!(server.handle_client_datagram(&datagram, now).is_none());
+            }
+            while server.has_newcomers() {
+                server.begin_handshake(now);
+            }
+            server.flush(&mut udp, now);
+            let mut buffer = [0; 2048];
+            let before = answers;
+            while let Ok(len) = socket.recv(&mut buffer) {
+                if answers != lost {
+                    client.handle(&buffer[..len], now);
+                }
+                answers += 1;
+            }
+            if answers == before {
+                let timeouts = [server.poll_timeout(), client.connection.poll_timeout()];
+                now = now.max(timeouts.into_iter().flatten().min().unwrap());
+                server.handle_timeout(now);
+                client.connection.handle_timeout(now);
+            }
+        }
+        assert!(answers > lost, "{answers}");
+    }
 }
 
 #[test]

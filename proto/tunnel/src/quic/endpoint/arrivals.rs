@@ -55,6 +55,9 @@ impl QuicEndpoint {
                 Some(incoming) => self.quic.ignore(incoming),
             }
         }
+        if !initial.may_be_first() {
+            return None;
+        }
         let is_busy = self.newcomers.len() + self.strangers.len() >= BUSY;
         let is_proven =
             self.tokens.as_ref().is_some_and(|tokens| tokens.is_of(initial.token, from.remote()));
