@@ -596,8 +596,8 @@ fn an_address_that_is_not_proven_gets_three_times_what_it_sent_at_most() {
 }
 
 #[test]
-fn a_handshake_survives_the_loss_of_any_datagram_of_the_answer() {
-    for lost in 0..4 {
+fn a_handshake_survives_the_loss_of_any_of_its_datagrams() {
+    for lost in 0..6 {
         let (mut server, mut udp, identity) = lone_server();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -605,33 +605,35 @@ fn a_handshake_survives_the_loss_of_any_datagram_of_the_answer() {
         let start = Instant::now();
         let mut now = start;
         let mut client = LoneClient::new(identity.pin(), now);
-        let mut answers = 0;
+        let mut sent = 0;
         while client.connection.is_handshaking() {
             assert!(now < start + Duration::from_secs(10), "{lost}");
+            let before = sent;
             while let Some(bytes) = client.next(now) {
                 let datagram = Datagram { from, ecn: Ecn::NotCapable, bytes: &bytes };
-                assert!(server.handle_client_datagram(&datagram, now).is_none());
+                if sent != lost {
+                    assert!(server.handle_client_datagram(&datagram, now).is_none());
+                }
+                sent += 1;
             }
             while server.has_newcomers() {
                 server.begin_handshake(now);
             }
             server.flush(&mut udp, now);
             let mut buffer = [0; 2048];
-            let before = answers;
             while let Ok(len) = socket.recv(&mut buffer) {
-                if answers != lost {
+                if sent != lost {
                     client.handle(&buffer[..len], now);
                 }
-                answers += 1;
+                sent += 1;
             }
-            if answers == before {
+            if sent == before {
                 let timeouts = [server.poll_timeout(), client.connection.poll_timeout()];
                 now = now.max(timeouts.into_iter().flatten().min().unwrap());
                 server.handle_timeout(now);
                 client.connection.handle_timeout(now);
             }
         }
-        assert!(answers > lost, "{answers}");
     }
 }
 
