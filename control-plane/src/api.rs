@@ -26,6 +26,8 @@ mod contract_tests;
 mod devices;
 mod enrollment_keys;
 mod explain;
+#[cfg(test)]
+mod explain_tests;
 mod groups;
 mod health;
 #[cfg(test)]

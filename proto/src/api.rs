@@ -15,6 +15,7 @@ mod policy;
 mod problem;
 mod resource;
 mod site;
+mod time_window;
 mod token;
 mod user;
 
@@ -28,7 +29,7 @@ pub use device::{
     WireguardDeviceWrite,
 };
 pub use enrollment_key::{EnrollmentKey, EnrollmentKeyCreated, EnrollmentKeyWrite};
-pub use explain::{ExplainRequest, Explanation, PolicyTrace, TraceOutcome};
+pub use explain::{Check, ExplainRequest, Explanation, PolicyTrace, TraceOutcome};
 pub use group::{Group, GroupWrite};
 pub use log::AuditEvent;
 pub use organisation::{Organisation, OrganisationWrite};
@@ -37,5 +38,6 @@ pub use policy::{Conditions, Effect, Policy, PolicyWrite, ResourceSelector, Subj
 pub use problem::{Problem, ProblemCode};
 pub use resource::{PortFilter, Resource, ResourceWrite};
 pub use site::{Site, SiteWrite};
+pub use time_window::{TimeOfDay, TimeOfDayError, TimeWindow, Weekday};
 pub use token::{ApiToken, ApiTokenCreated, ApiTokenWrite, Scope};
 pub use user::{User, UserWrite};

@@ -74,6 +74,11 @@ impl PortRange {
         Ok(Self { first, last })
     }
 
+    /// The smallest of these.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
     /// Whether `port` is one of these.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last

@@ -15,6 +15,18 @@ pub enum Reason {
     PolicyForbids,
     /// No policy permits it.
     NoPolicyPermits,
+    /// The policy that would permit it asks for a posture label that the device does not bear.
+    PostureFailed,
+    /// The policy that would permit it asks for another source network.
+    SourceNetworkOther,
+    /// The policy that would permit it asks for a sign-in that is less old.
+    SignInTooOld,
+    /// The policy that would permit it asks for a stronger sign-in.
+    AuthenticationMethodsMissing,
+    /// The policy that would permit it holds at other hours.
+    TimeWindowClosed,
+    /// The policy that permitted it has expired.
+    PolicyExpired,
     /// A policy could not be evaluated, so nothing is permitted.
     PolicyError,
     /// No resource has this address, protocol and port.
@@ -49,10 +61,16 @@ pub enum Reason {
 
 impl Reason {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::PolicyPermits,
         Self::PolicyForbids,
         Self::NoPolicyPermits,
+        Self::PostureFailed,
+        Self::SourceNetworkOther,
+        Self::SignInTooOld,
+        Self::AuthenticationMethodsMissing,
+        Self::TimeWindowClosed,
+        Self::PolicyExpired,
         Self::PolicyError,
         Self::ResourceUnknown,
         Self::ResourceElsewhere,
@@ -76,6 +94,12 @@ impl Reason {
             Self::PolicyPermits => "policy-permits",
             Self::PolicyForbids => "policy-forbids",
             Self::NoPolicyPermits => "no-policy-permits",
+            Self::PostureFailed => "posture-failed",
+            Self::SourceNetworkOther => "source-network-other",
+            Self::SignInTooOld => "sign-in-too-old",
+            Self::AuthenticationMethodsMissing => "authentication-methods-missing",
+            Self::TimeWindowClosed => "time-window-closed",
+            Self::PolicyExpired => "policy-expired",
             Self::PolicyError => "policy-error",
             Self::ResourceUnknown => "resource-unknown",
             Self::ResourceElsewhere => "resource-elsewhere",
@@ -100,6 +124,19 @@ impl Reason {
             Self::PolicyPermits => "Nothing stands in the way here; look at the service itself.",
             Self::PolicyForbids => "A policy forbids this; ask an administrator about the policy.",
             Self::NoPolicyPermits => "No policy permits this; ask an administrator for access.",
+            Self::PostureFailed => {
+                "This asks for a device in a better state; ask an administrator what is missing."
+            }
+            Self::SourceNetworkOther => {
+                "This may be reached from other networks only; change the network, or ask an \
+                 administrator."
+            }
+            Self::SignInTooOld => "This asks for a fresh sign-in; sign in again.",
+            Self::AuthenticationMethodsMissing => {
+                "This asks for a stronger sign-in; sign in again with a second factor."
+            }
+            Self::TimeWindowClosed => "This may be reached at other hours; ask an administrator.",
+            Self::PolicyExpired => "Access was granted for a while and has ended; ask for it anew.",
             Self::PolicyError => "A policy is broken; tell an administrator the policy's id.",
             Self::ResourceUnknown => {
                 "No resource has this address and port; run `adit resources` to see those you may \

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use adit_proto::{
     AccessEvent, Bundle, ClientConfig, Credential, EventId, Signed, Timestamp, TokenType,
-    api::{Connector, Explanation, Page, SignedToken, User},
+    api::{Connector, Page, SignedToken, User},
 };
 use axum::{
     body::{Body, Bytes},
@@ -383,35 +383,6 @@ async fn a_batch_of_events_sent_twice_counts_once_and_pages_newest_first() {
     let body = json!({ "events": [foreign] });
     let answer = fixture.signed(&connector, Method::POST, path, Some(body)).await.expect(422);
     assert_eq!(answer.json::<Value>()["field"], "/events/0/connector_id");
-}
-
-#[tokio::test]
-async fn explain_tells_what_the_connector_would_decide() {
-    let fixture = Fixture::new().await;
-    let (user, site) = (fixture.user("ada").await, fixture.site("home").await);
-    let device = fixture.device(&user, 2).await;
-    let nas = resource(&fixture, "nas", &site.id.to_string(), "10.1.0.0/24").await;
-    let question = json!({
-        "device_id": device.device_id(), "destination": "10.1.0.1", "port": 443,
-        "protocol": "tcp",
-    });
-    let explain = async || -> Explanation {
-        fixture.post("/v1/policy/explain", question.clone()).await.expect(200).json()
-    };
-    assert_eq!(explain().await.reason.code(), "no-policy-permits");
-    permit(&fixture, &user, &nas).await;
-    assert!(explain().await.allowed);
-    let path = format!("/v1/devices/{}/revoke", device.device_id());
-    fixture.admin(Method::POST, &path, None).await.expect(200);
-    let explanation = explain().await;
-    assert!(!explanation.allowed);
-    assert_eq!(explanation.reason.code(), "device-revoked");
-
-    let unknown = json!({
-        "device_id": "dev_0193f0a2b7c87d34a1e2c3d4e5f60718", "destination": "10.1.0.1",
-        "protocol": "icmp",
-    });
-    fixture.post("/v1/policy/explain", unknown).await.expect(422);
 }
 
 async fn resource(fixture: &Fixture, name: &str, site_id: &str, prefix: &str) -> String {

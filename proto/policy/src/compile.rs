@@ -16,9 +16,12 @@ use cedar_policy::{
 };
 use ipnet::IpNet;
 
-use crate::schema::{
-    ACTION, AUTHENTICATED_AGE, CONNECT, DEVICE, GROUP, POSTURE, RESOURCE, SOURCE, TAGS, USER,
-    canonical_network, network_literal, violation,
+use crate::{
+    schema::{
+        ACTION, AUTHENTICATED_AGE, AUTHENTICATION_METHODS, CONNECT, DEVICE, GROUP, NOW, POSTURE,
+        RESOURCE, SOURCE, TAGS, THE_CLOCK, USER, canonical_network, network_literal, violation,
+    },
+    time_window::{CompiledWindow, Span},
 };
 
 /// Why policies and resources make no evaluator.
@@ -60,6 +63,7 @@ pub(crate) struct CompiledPolicy {
     pub(crate) policy: Policy,
     /// Its networks as the members of them are compared.
     pub(crate) source_networks: Vec<IpNet>,
+    pub(crate) time_windows: Vec<CompiledWindow>,
     /// Alone in a set, as Cedar is asked about it.
     pub(crate) cedar: PolicySet,
     /// The same without its long lists of names.
@@ -89,7 +93,8 @@ impl CompiledPolicy {
     pub(crate) fn with_cedar(policy: Policy, cedar: PolicySet) -> Self {
         let networks = &policy.conditions.source_networks;
         let source_networks = networks.iter().map(|network| canonical_network(*network)).collect();
-        Self { policy, source_networks, cedar, short: None }
+        let time_windows = policy.conditions.time_windows.iter().map(CompiledWindow::new).collect();
+        Self { policy, source_networks, time_windows, cedar, short: None }
     }
 
     /// What Cedar is asked about a subject and a resource that the policy is known to name.
@@ -149,12 +154,19 @@ pub(crate) fn to_cedar(
     resources: &ResourceSelector,
     conditions: &Conditions,
 ) -> Result<cedar_policy::Policy, PstConstructionError> {
-    let clauses =
-        [subject_clause(subjects), resource_clause(resources), posture_clause(conditions)]
-            .into_iter()
-            .chain([source_clause(effect, conditions), age_clause(effect, conditions)])
-            .flatten()
-            .map(|expression| Clause::When(Arc::new(expression)));
+    let clauses = [
+        subject_clause(subjects),
+        resource_clause(resources),
+        expiry_clause(conditions),
+        posture_clause(conditions),
+        source_clause(effect, conditions),
+        age_clause(effect, conditions),
+        methods_clause(effect, conditions),
+        window_clause(effect, conditions),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|expression| Clause::When(Arc::new(expression)));
     let template = Template::new(
         id,
         match effect {
@@ -206,23 +218,56 @@ fn source_clause(effect: Effect, conditions: &Conditions) -> Option<Expr> {
             Expr::UnaryOp { op: UnaryOp::Ip, expr: Arc::new(network) },
         ))
     }));
-    Some(if_known(effect, SOURCE, in_any))
+    Some(if_known(effect, known(SOURCE), in_any))
 }
 
 fn age_clause(effect: Effect, conditions: &Conditions) -> Option<Expr> {
     let limit = conditions.authenticated_within_s?;
-    let limit = Expr::Literal(Literal::Long(i64::try_from(limit).unwrap_or(i64::MAX)));
-    let young = binary(BinaryOp::Less, attribute(Var::Context, AUTHENTICATED_AGE), limit);
-    Some(if_known(effect, AUTHENTICATED_AGE, young))
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let young = binary(BinaryOp::Less, attribute(Var::Context, AUTHENTICATED_AGE), long(limit));
+    Some(if_known(effect, known(AUTHENTICATED_AGE), young))
+}
+
+fn methods_clause(effect: Effect, conditions: &Conditions) -> Option<Expr> {
+    let methods = strings(&conditions.authentication_methods)?;
+    let used = attribute(Var::Context, AUTHENTICATION_METHODS);
+    let all = binary(BinaryOp::ContainsAll, used, methods);
+    Some(if_known(effect, known(AUTHENTICATION_METHODS), all))
+}
+
+fn window_clause(effect: Effect, conditions: &Conditions) -> Option<Expr> {
+    if conditions.time_windows.is_empty() {
+        return None;
+    }
+    Some(any(conditions.time_windows.iter().map(|window| {
+        let clock = || attribute(Var::Context, THE_CLOCK);
+        let zone = || Expr::Literal(Literal::String(window.time_zone.as_str().into()));
+        let shown =
+            binary(BinaryOp::And, known(THE_CLOCK), binary(BinaryOp::HasTag, clock(), zone()));
+        let minute = || binary(BinaryOp::GetTag, clock(), zone());
+        let spans = CompiledWindow::new(window).spans;
+        let hours = any(spans.into_iter().flat_map(Span::within_week).map(|(first, last)| {
+            let begun = binary(BinaryOp::LessEq, long(first.into()), minute());
+            let lasts = binary(BinaryOp::LessEq, minute(), long(last.into()));
+            Some(binary(BinaryOp::And, begun, lasts))
+        }));
+        Some(if_known(effect, shown, hours))
+    })))
+}
+
+fn expiry_clause(conditions: &Conditions) -> Option<Expr> {
+    let expires_at = long(conditions.expires_at?.as_millis());
+    Some(binary(BinaryOp::Less, attribute(Var::Context, NOW), expires_at))
+}
+
+/// Whether the context says this.
+fn known(name: &str) -> Expr {
+    Expr::HasAttr { expr: Arc::new(Expr::Var(Var::Context)), attrs: NonEmpty::new(name.into()) }
 }
 
 /// A condition on something that may be unknown: unknown is no match for a permit and a match for
 /// a forbid.
-fn if_known(effect: Effect, name: &str, condition: Expr) -> Expr {
-    let known = Expr::HasAttr {
-        expr: Arc::new(Expr::Var(Var::Context)),
-        attrs: NonEmpty::new(name.into()),
-    };
+fn if_known(effect: Effect, known: Expr, condition: Expr) -> Expr {
     match effect {
         Effect::Permit => binary(BinaryOp::And, known, condition),
         // The schema knows what a test has shown in this branch, but not behind `!… ||`.
@@ -260,6 +305,10 @@ fn strings(strings: &[String]) -> Option<Expr> {
     (!strings.is_empty()).then_some(Expr::Set(strings))
 }
 
+const fn long(number: i64) -> Expr {
+    Expr::Literal(Literal::Long(number))
+}
+
 fn attribute(var: Var, name: &str) -> Expr {
     Expr::GetAttr { expr: Arc::new(Expr::Var(var)), attr: name.into() }
 }
@@ -271,7 +320,7 @@ fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_proto::{DeviceId, GroupId, UserId};
+    use adit_proto::{DeviceId, GroupId, Timestamp, UserId, api::TimeWindow};
     use uuid::Uuid;
 
     fn cedar(
@@ -306,6 +355,12 @@ mod tests {
             posture: vec!["encrypted".to_owned()],
             source_networks: vec!["192.0.2.0/24".parse().unwrap()],
             authenticated_within_s: Some(3600),
+            authentication_methods: vec!["mfa".to_owned()],
+            time_windows: serde_json::from_str(
+                r#"[{"days": ["mon", "sun"], "from": "22:00", "to": "06:00", "time_zone": "UTC"}]"#,
+            )
+            .unwrap(),
+            expires_at: Some(Timestamp::from_millis(1_767_225_600_123)),
         };
         let zeros = "0".repeat(32);
         let text = cedar(Effect::Permit, &subjects, &resources, &conditions);
@@ -319,6 +374,13 @@ mod tests {
             r#"context.posture.containsAll(["encrypted"])"#,
             r#"context has source && context.source.isInRange(ip("192.0.2.0/24"))"#,
             "context has authenticated_age && context.authenticated_age < 3600",
+            r#"context has authentication_methods &&
+               context.authentication_methods.containsAll(["mfa"])"#,
+            r#"context has clock && context.clock.hasTag("UTC")"#,
+            r#"1320 <= context.clock.getTag("UTC") && context.clock.getTag("UTC") <= 1799"#,
+            r#"9960 <= context.clock.getTag("UTC") && context.clock.getTag("UTC") <= 10079"#,
+            r#"0 <= context.clock.getTag("UTC") && context.clock.getTag("UTC") <= 359"#,
+            "context.now < 1767225600123",
         ] {
             assert!(bare(&text).contains(&bare(part)), "{part} in {text}");
         }
@@ -349,8 +411,10 @@ mod tests {
     #[test]
     fn every_shape_of_policy_is_within_the_schema() {
         let selector = |bit: bool| if bit { vec!["x".to_owned()] } else { vec![] };
-        for shape in 0..256_u32 {
-            let [a, b, c, d, e, f, g, h] = std::array::from_fn(|bit| shape >> bit & 1 == 1);
+        let window: TimeWindow = serde_json::from_str(r#"{"time_zone": "UTC"}"#).unwrap();
+        for shape in 0..2048_u32 {
+            let [a, b, c, d, e, f, g, h, i, j, k] =
+                std::array::from_fn(|bit| shape >> bit & 1 == 1);
             let subjects = SubjectSelector {
                 everyone: a,
                 users: if b { vec![UserId::from_uuid(Uuid::nil())] } else { vec![] },
@@ -361,6 +425,9 @@ mod tests {
                 posture: selector(e),
                 source_networks: if f { vec!["::/0".parse().unwrap()] } else { vec![] },
                 authenticated_within_s: g.then_some(u64::MAX),
+                authentication_methods: selector(i),
+                time_windows: if j { vec![window.clone(); 2] } else { vec![] },
+                expires_at: k.then_some(Timestamp::default()),
             };
             let effect = if h { Effect::Forbid } else { Effect::Permit };
             let policy = to_cedar("pol_1", effect, &subjects, &resources, &conditions).unwrap();

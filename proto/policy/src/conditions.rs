@@ -4,40 +4,119 @@
 //! that something was.
 
 use adit_proto::{
-    Timestamp,
-    api::{Effect, TraceOutcome},
+    Reason, Timestamp,
+    api::{Check, Effect},
 };
 
 use crate::{
     compile::CompiledPolicy,
     evaluate::{Subject, age_s},
+    time_window::is_open,
 };
 
-/// The first condition of a policy that `subject` does not meet at `now`.
-pub(crate) fn first_unmet(
+/// What a policy can ask of subject and moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Posture,
+    SourceNetwork,
+    SignInAge,
+    AuthenticationMethods,
+    TimeWindow,
+    Expiry,
+}
+
+impl Condition {
+    /// In the order in which one that is not met becomes the reason.
+    const ALL: [Self; 6] = [
+        Self::Expiry,
+        Self::Posture,
+        Self::SourceNetwork,
+        Self::SignInAge,
+        Self::AuthenticationMethods,
+        Self::TimeWindow,
+    ];
+
+    /// Why nothing passes where a permit lacks this alone.
+    pub(crate) const fn reason(self) -> Reason {
+        match self {
+            Self::Posture => Reason::PostureFailed,
+            Self::SourceNetwork => Reason::SourceNetworkOther,
+            Self::SignInAge => Reason::SignInTooOld,
+            Self::AuthenticationMethods => Reason::AuthenticationMethodsMissing,
+            Self::TimeWindow => Reason::TimeWindowClosed,
+            Self::Expiry => Reason::PolicyExpired,
+        }
+    }
+
+    const fn check(self, is_met: bool) -> Check {
+        match (self, is_met) {
+            (Self::Posture, true) => Check::PostureOk,
+            (Self::Posture, false) => Check::PostureFailed,
+            (Self::SourceNetwork, true) => Check::SourceNetworkOk,
+            (Self::SourceNetwork, false) => Check::SourceNetworkOther,
+            (Self::SignInAge, true) => Check::SignInAgeOk,
+            (Self::SignInAge, false) => Check::SignInTooOld,
+            (Self::AuthenticationMethods, true) => Check::AuthenticationMethodsOk,
+            (Self::AuthenticationMethods, false) => Check::AuthenticationMethodsMissing,
+            (Self::TimeWindow, true) => Check::TimeWindowOk,
+            (Self::TimeWindow, false) => Check::TimeWindowClosed,
+            (Self::Expiry, true) => Check::ExpiryOk,
+            (Self::Expiry, false) => Check::PolicyExpired,
+        }
+    }
+
+    /// Whether `subject` meets this at `now`; none where the policy does not ask for it.
+    ///
+    /// What is not known is no match for a permit and a match for a forbid.
+    fn is_met(self, compiled: &CompiledPolicy, subject: &Subject, now: Timestamp) -> Option<bool> {
+        let conditions = &compiled.policy.conditions;
+        let if_unknown = compiled.policy.effect == Effect::Forbid;
+        match self {
+            Self::Posture => has_all(&conditions.posture, &subject.posture),
+            Self::SourceNetwork => (!compiled.source_networks.is_empty()).then(|| {
+                subject.source.map_or(if_unknown, |source| {
+                    let source = source.to_canonical();
+                    compiled.source_networks.iter().any(|network| network.contains(&source))
+                })
+            }),
+            Self::SignInAge => conditions.authenticated_within_s.map(|limit| {
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                let sign_in = subject.sign_in.as_ref();
+                sign_in.map_or(if_unknown, |sign_in| age_s(sign_in.at, now) < limit)
+            }),
+            Self::AuthenticationMethods => match &subject.sign_in {
+                Some(sign_in) => has_all(&conditions.authentication_methods, &sign_in.methods),
+                None => (!conditions.authentication_methods.is_empty()).then_some(if_unknown),
+            },
+            Self::TimeWindow => (!compiled.time_windows.is_empty())
+                .then(|| is_open(&compiled.time_windows, now).unwrap_or(if_unknown)),
+            Self::Expiry => conditions.expires_at.map(|expires_at| now < expires_at),
+        }
+    }
+}
+
+fn has_all(asked: &[String], had: &[String]) -> Option<bool> {
+    (!asked.is_empty()).then(|| asked.iter().all(|one| had.contains(one)))
+}
+
+/// The conditions of a policy that `subject` does not meet at `now`.
+pub(crate) fn unmet(
     compiled: &CompiledPolicy,
     subject: &Subject,
     now: Timestamp,
-) -> Option<TraceOutcome> {
-    let conditions = &compiled.policy.conditions;
-    let if_unknown = match compiled.policy.effect {
-        Effect::Permit => false,
-        Effect::Forbid => true,
-    };
-    if !conditions.posture.iter().all(|label| subject.posture.contains(label)) {
-        return Some(TraceOutcome::PostureMissing);
-    }
-    let from_there = compiled.source_networks.is_empty()
-        || subject.source.map_or(if_unknown, |source| {
-            let source = source.to_canonical();
-            compiled.source_networks.iter().any(|network| network.contains(&source))
-        });
-    if !from_there {
-        return Some(TraceOutcome::SourceNetworkOther);
-    }
-    let young = conditions.authenticated_within_s.is_none_or(|limit| {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        subject.authenticated_at.map_or(if_unknown, |at| age_s(at, now) < limit)
-    });
-    (!young).then_some(TraceOutcome::SignInTooOld)
+) -> impl Iterator<Item = Condition> {
+    Condition::ALL
+        .into_iter()
+        .filter(move |condition| condition.is_met(compiled, subject, now) == Some(false))
+}
+
+/// What came of each condition that a policy has.
+pub(crate) fn checks(
+    compiled: &CompiledPolicy,
+    subject: &Subject,
+    now: Timestamp,
+) -> impl Iterator<Item = Check> {
+    Condition::ALL.into_iter().filter_map(move |condition| {
+        condition.is_met(compiled, subject, now).map(|is_met| condition.check(is_met))
+    })
 }

@@ -1,5 +1,6 @@
 //! From a subject and a destination to an authorization, or a denial with its reason.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use cedar_policy::{Context, Entities, Entity, PolicySet, Request, RestrictedExpr
 
 use crate::{
     compile::CompiledPolicy,
-    conditions::first_unmet,
+    conditions::{Condition, unmet},
     evaluator::{CompiledResource, Evaluator},
     places::Places,
     reserved_address::reserved_address,
     schema::{
-        AUTHENTICATED_AGE, CONNECT_ACTION, DEVICE, GROUP, POSTURE, SOURCE, USER, address_literal,
-        schema,
+        AUTHENTICATED_AGE, AUTHENTICATION_METHODS, CLOCK, CONNECT_ACTION, DEVICE, GROUP, NOW,
+        POSTURE, SOURCE, THE_CLOCK, USER, address_literal, schema,
     },
 };
 
@@ -46,10 +47,19 @@ pub struct Subject {
     pub posture: Vec<String>,
     /// The outer address of the device, when known.
     pub source: Option<IpAddr>,
-    /// When the user last signed in; nobody does on a plain WireGuard device.
-    pub authenticated_at: Option<Timestamp>,
+    /// How the user last signed in; nobody does on a plain WireGuard device.
+    pub sign_in: Option<SignIn>,
     /// When the credential expires; a plain WireGuard device has none.
     pub expires_at: Option<Timestamp>,
+}
+
+/// How a user proved to be it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignIn {
+    /// When.
+    pub at: Timestamp,
+    /// By which methods (RFC 8176).
+    pub methods: Vec<String>,
 }
 
 /// Proof that a subject may reach a resource for a while. Only [`Evaluator::evaluate`] makes one.
@@ -71,8 +81,9 @@ impl Authorization {
         self.policy_id
     }
 
-    /// When this ends: with the credential, or when the sign-in grows too old for the policy. What
-    /// then? Evaluate anew: another policy may permit the flow still.
+    /// When this ends: with the credential or the policy, when the sign-in grows too old for it, or
+    /// when an hour begins at which one may not permit it any more. What then? Evaluate anew: it may
+    /// be permitted still.
     pub const fn expires_at(&self) -> Option<Timestamp> {
         self.expires_at
     }
@@ -91,7 +102,8 @@ pub struct Denial {
     pub reason: Reason,
     /// The resource that was found.
     pub resource_id: Option<ResourceId>,
-    /// The policy that forbids it or failed; of several the one with the smallest id.
+    /// The policy that forbids it or failed, or the permit of which least is missing; of several the
+    /// one with the smallest id.
     pub policy_id: Option<PolicyId>,
 }
 
@@ -152,10 +164,13 @@ impl Evaluator {
             policy_id,
         };
 
-        let Candidates { forbid, permit } =
+        let Candidates { forbid, permit, forbidden_at } =
             self.candidates(subject, policies_of_subject, resource, now);
         let Some(decisive) = forbid.or(permit).and_then(|place| self.policy_at(place)) else {
-            return Err(denial(Reason::NoPolicyPermits, None));
+            return Err(match self.nearest(subject, policies_of_subject, resource, now) {
+                Some((policy, missing)) => denial(missing.reason(), Some(policy.policy.id)),
+                None => denial(Reason::NoPolicyPermits, None),
+            });
         };
         let policy_id = decisive.policy.id;
         let answer = Question::try_new(decisive, subject, resource, now)
@@ -164,7 +179,7 @@ impl Evaluator {
             (Answer::Matches, Effect::Permit) => Ok(Authorization {
                 resource_id: resource.resource.id,
                 policy_id,
-                expires_at: [subject.expires_at, sign_in_end(&decisive.policy, subject)]
+                expires_at: [subject.expires_at, end(decisive, subject, now), forbidden_at]
                     .into_iter()
                     .flatten()
                     .min(),
@@ -184,24 +199,58 @@ impl Evaluator {
         resource: &CompiledResource,
         now: Timestamp,
     ) -> Candidates {
-        let mut candidates = Candidates { forbid: None, permit: None };
+        let mut candidates = Candidates { forbid: None, permit: None, forbidden_at: None };
         for slice in self.slices_of(resource) {
             slice.for_each_common(policies_of_subject, |place| {
-                let smallest = match self.effect_at(place) {
-                    Some(Effect::Forbid) => &mut candidates.forbid,
-                    Some(Effect::Permit) => &mut candidates.permit,
-                    None => return,
+                let Some(effect) = self.effect_at(place) else { return };
+                let smallest = match effect {
+                    Effect::Forbid => &mut candidates.forbid,
+                    Effect::Permit => &mut candidates.permit,
                 };
-                let is_met = || {
-                    let policy = self.policy_at(place);
-                    policy.is_some_and(|policy| first_unmet(policy, subject, now).is_none())
-                };
-                if smallest.is_none_or(|smallest| place < smallest) && is_met() {
-                    *smallest = Some(place);
+                if smallest.is_some_and(|smallest| smallest <= place) {
+                    return;
+                }
+                let Some(policy) = self.policy_at(place) else { return };
+                let mut unmet = unmet(policy, subject, now);
+                match (unmet.next(), unmet.next()) {
+                    (None, _) => *smallest = Some(place),
+                    // The only condition that time alone brings about.
+                    (Some(Condition::TimeWindow), None) if effect == Effect::Forbid => {
+                        let turn = next_turn(policy, now);
+                        candidates.forbidden_at = earlier(candidates.forbidden_at, turn);
+                    }
+                    (Some(_), _) => {}
                 }
             });
         }
         candidates
+    }
+
+    /// Of the permits that name both the subject and the resource the one of which least is missing,
+    /// and what that is.
+    fn nearest(
+        &self,
+        subject: &Subject,
+        policies_of_subject: &Places,
+        resource: &CompiledResource,
+        now: Timestamp,
+    ) -> Option<(&CompiledPolicy, Condition)> {
+        let mut nearest: Option<((usize, u32), &CompiledPolicy, Condition)> = None;
+        for slice in self.slices_of(resource) {
+            slice.for_each_common(policies_of_subject, |place| {
+                if self.effect_at(place) != Some(Effect::Permit) {
+                    return;
+                }
+                let Some(policy) = self.policy_at(place) else { return };
+                let mut unmet = unmet(policy, subject, now);
+                let Some(first) = unmet.next() else { return };
+                let distance = (unmet.count(), place);
+                if nearest.is_none_or(|(least, ..)| distance < least) {
+                    nearest = Some((distance, policy, first));
+                }
+            });
+        }
+        nearest.map(|(_distance, policy, missing)| (policy, missing))
     }
 
     /// What Cedar says of a set with one policy.
@@ -218,16 +267,30 @@ impl Evaluator {
     }
 }
 
-/// When the sign-in grows too old for this policy.
-fn sign_in_end(policy: &Policy, subject: &Subject) -> Option<Timestamp> {
-    let limit = policy.conditions.authenticated_within_s?;
-    Some(subject.authenticated_at?.saturating_add(Duration::from_secs(limit)))
+/// When a permit whose conditions are met may no longer be one.
+fn end(compiled: &CompiledPolicy, subject: &Subject, now: Timestamp) -> Option<Timestamp> {
+    let conditions = &compiled.policy.conditions;
+    let sign_in_end = conditions.authenticated_within_s.and_then(|limit| {
+        Some(subject.sign_in.as_ref()?.at.saturating_add(Duration::from_secs(limit)))
+    });
+    earlier(earlier(sign_in_end, conditions.expires_at), next_turn(compiled, now))
 }
 
-/// Places of the policies with the smallest ids whose conditions are met.
+/// When one of its time windows may open or close.
+fn next_turn(compiled: &CompiledPolicy, now: Timestamp) -> Option<Timestamp> {
+    compiled.time_windows.iter().map(|window| window.next_turn(now)).min()
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
+}
+
 struct Candidates {
+    /// Places of the policies with the smallest ids whose conditions are met.
     forbid: Option<u32>,
     permit: Option<u32>,
+    /// When the conditions of another forbid may be met.
+    forbidden_at: Option<Timestamp>,
 }
 
 /// Whether Cedar finds that a policy applies.
@@ -266,15 +329,31 @@ impl Question {
             .source
             .filter(|_source| !conditions.source_networks.is_empty())
             .map(|source| (SOURCE, RestrictedExpression::new_ip(address_literal(source))));
-        let age = subject
-            .authenticated_at
-            .filter(|_at| conditions.authenticated_within_s.is_some())
-            .map(|at| (AUTHENTICATED_AGE, RestrictedExpression::new_long(age_s(at, now))));
-        let context = [(POSTURE, RestrictedExpression::new_set(posture))]
-            .into_iter()
-            .chain(source)
-            .chain(age)
-            .map(|(name, value)| (name.to_owned(), value));
+        let sign_in = subject.sign_in.as_ref();
+        let age = sign_in
+            .filter(|_sign_in| conditions.authenticated_within_s.is_some())
+            .map(|it| (AUTHENTICATED_AGE, RestrictedExpression::new_long(age_s(it.at, now))));
+        let methods = sign_in.filter(|_sign_in| !conditions.authentication_methods.is_empty()).map(
+            |sign_in| {
+                let methods = sign_in.methods.iter().cloned();
+                let methods = methods.map(RestrictedExpression::new_string);
+                (AUTHENTICATION_METHODS, RestrictedExpression::new_set(methods))
+            },
+        );
+        let clock = (!policy.time_windows.is_empty()).then(|| clock(policy, now)).transpose()?;
+        let shown = clock
+            .as_ref()
+            .map(|clock| (THE_CLOCK, RestrictedExpression::new_entity_uid(clock.uid())));
+        let context = [
+            (POSTURE, RestrictedExpression::new_set(posture)),
+            (NOW, RestrictedExpression::new_long(now.as_millis())),
+        ]
+        .into_iter()
+        .chain(source)
+        .chain(age)
+        .chain(methods)
+        .chain(shown)
+        .map(|(name, value)| (name.to_owned(), value));
         Ok(Self {
             request: Request::new(
                 device.clone(),
@@ -285,11 +364,26 @@ impl Question {
                 cfg!(debug_assertions).then(schema),
             )?,
             entities: Entities::from_entities(
-                [Entity::new_no_attrs(device, parents), resource.entity.clone()],
+                [Entity::new_no_attrs(device, parents), resource.entity.clone()]
+                    .into_iter()
+                    .chain(clock),
                 None,
             )?,
         })
     }
+}
+
+/// What the clocks show that a policy asks about.
+fn clock(policy: &CompiledPolicy, now: Timestamp) -> Result<Entity, Box<dyn Error + Send + Sync>> {
+    let shown: BTreeMap<_, _> = policy
+        .time_windows
+        .iter()
+        .filter_map(|window| Some((window.zone_name.clone(), window.minute(now)?)))
+        .collect();
+    let tags = shown
+        .into_iter()
+        .map(|(zone, minute)| (zone, RestrictedExpression::new_long(minute.into())));
+    Ok(Entity::new_with_tags(CLOCK.uid(THE_CLOCK), [], [], tags)?)
 }
 
 /// Whole seconds, so that an age is below a limit exactly until the limit is reached.

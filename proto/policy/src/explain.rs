@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use adit_proto::{
     PolicyId, Reason, Timestamp,
-    api::{Explanation, PolicyTrace, SubjectSelector, TraceOutcome},
+    api::{Check, Explanation, PolicyTrace, SubjectSelector, TraceOutcome},
 };
 
 use crate::{
     compile::CompiledPolicy,
-    conditions::first_unmet,
+    conditions::checks,
     evaluate::{Answer, Destination, Question, Subject},
     evaluator::{CompiledResource, Evaluator},
 };
@@ -49,45 +49,54 @@ impl Evaluator {
         for slice in self.slices_of(resource) {
             slice.for_each(|place| {
                 let Some(compiled) = self.policy_at(place) else { return };
-                trace.entry(compiled.policy.id).or_insert_with(|| PolicyTrace {
-                    policy_id: compiled.policy.id,
-                    name: compiled.policy.name.clone(),
-                    effect: compiled.policy.effect,
-                    outcome: self.outcome(compiled, subject, resource, now),
-                });
+                trace
+                    .entry(compiled.policy.id)
+                    .or_insert_with(|| self.trace_of(compiled, subject, resource, now));
             });
         }
         trace.into_values().collect()
     }
 
-    fn outcome(
+    fn trace_of(
         &self,
         compiled: &CompiledPolicy,
         subject: &Subject,
         resource: &CompiledResource,
         now: Timestamp,
-    ) -> TraceOutcome {
-        let Ok(question) = Question::try_new(compiled, subject, resource, now) else {
-            return TraceOutcome::Failed;
-        };
-        match self.ask(&question, &compiled.cedar) {
-            Answer::Failed => TraceOutcome::Failed,
-            Answer::Matches => TraceOutcome::Matched,
-            // Cedar does not say what was missing.
-            Answer::MatchesNot if !selects(&compiled.policy.subjects, subject) => {
-                TraceOutcome::SubjectOther
-            }
-            Answer::MatchesNot => {
-                first_unmet(compiled, subject, now).unwrap_or(TraceOutcome::Failed)
-            }
+    ) -> PolicyTrace {
+        let checks: Vec<Check> = [subject_check(&compiled.policy.subjects, subject)]
+            .into_iter()
+            .chain(checks(compiled, subject, now))
+            .collect();
+        let answer = Question::try_new(compiled, subject, resource, now)
+            .map_or(Answer::Failed, |question| self.ask(&question, &compiled.cedar));
+        PolicyTrace {
+            policy_id: compiled.policy.id,
+            name: compiled.policy.name.clone(),
+            effect: compiled.policy.effect,
+            outcome: match answer {
+                Answer::Matches => TraceOutcome::Matched,
+                Answer::MatchesNot if checks.iter().any(|check| !check.is_met()) => {
+                    TraceOutcome::Unmet
+                }
+                // Cedar found something missing that nobody else did.
+                Answer::MatchesNot | Answer::Failed => TraceOutcome::Failed,
+            },
+            checks,
         }
     }
 }
 
 /// Whether a policy speaks of this subject.
-fn selects(subjects: &SubjectSelector, subject: &Subject) -> bool {
-    subjects.everyone
-        || subjects.users.contains(&subject.user_id)
-        || subjects.devices.contains(&subject.device_id)
-        || subjects.groups.iter().any(|group| subject.groups.contains(group))
+fn subject_check(subjects: &SubjectSelector, subject: &Subject) -> Check {
+    let SubjectSelector { everyone, users, groups, devices } = subjects;
+    if *everyone || users.contains(&subject.user_id) || devices.contains(&subject.device_id) {
+        Check::SubjectOk
+    } else if groups.iter().any(|group| subject.groups.contains(group)) {
+        Check::GroupsOk
+    } else if groups.is_empty() {
+        Check::SubjectOther
+    } else {
+        Check::GroupsMissing
+    }
 }

@@ -33,10 +33,11 @@ mod schema;
 mod subject_index;
 #[cfg(test)]
 mod tests;
+mod time_window;
 mod validate;
 
 pub use compile::CompileError;
-pub use evaluate::{Authorization, Denial, Destination, Subject};
+pub use evaluate::{Authorization, Denial, Destination, SignIn, Subject};
 pub use evaluator::Evaluator;
 pub use principal::Principal;
 pub use reserved_address::reserved_address;

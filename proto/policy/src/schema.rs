@@ -11,6 +11,7 @@ use cedar_policy::{
 use ipnet::{IpNet, Ipv4Net};
 
 pub(crate) static ACTION: LazyLock<Kind> = LazyLock::new(|| Kind::new("Action"));
+pub(crate) static CLOCK: LazyLock<Kind> = LazyLock::new(|| Kind::new("Clock"));
 pub(crate) static DEVICE: LazyLock<Kind> = LazyLock::new(|| Kind::new("Device"));
 pub(crate) static GROUP: LazyLock<Kind> = LazyLock::new(|| Kind::new("Group"));
 pub(crate) static RESOURCE: LazyLock<Kind> = LazyLock::new(|| Kind::new("Resource"));
@@ -26,6 +27,10 @@ pub(crate) const TAGS: &str = "tags";
 pub(crate) const POSTURE: &str = "posture";
 pub(crate) const SOURCE: &str = "source";
 pub(crate) const AUTHENTICATED_AGE: &str = "authenticated_age";
+pub(crate) const AUTHENTICATION_METHODS: &str = "authentication_methods";
+/// An attribute of the context, and the id of the entity.
+pub(crate) const THE_CLOCK: &str = "clock";
+pub(crate) const NOW: &str = "now";
 
 /// A type of entity.
 #[derive(Debug)]
@@ -133,6 +138,8 @@ mod tests {
             "permit (principal, action, resource) when { context.weather == 3 };",
             "permit (principal, action, resource) when { context.posture };",
             "permit (principal, action, resource) when { context.authenticated_age < 60 };",
+            r#"permit (principal, action, resource)
+               when { context has clock && context.clock.getTag("UTC") < 60 };"#,
             r#"permit (principal, action, resource) when { resource.tags == "db" };"#,
             r#"permit (principal, action, resource) when { context has source &&
                context.source.isInRange(ip("300.0.0.0/8")) };"#,

@@ -8,13 +8,15 @@ mod scale;
 use std::time::Duration;
 
 use adit_proto::{
-    Reason,
-    api::{Effect, TraceOutcome},
+    Reason, Timestamp,
+    api::{Check, Effect, Policy, SubjectSelector, TraceOutcome},
 };
+
+use serde_json::json;
 
 use self::sample::{
     denied, device_id, device_only, forbid, group_id, icmp, now, permit, policy_id, resource,
-    resource_id, subject, tcp, udp, user_id,
+    resource_id, signed_in, subject, tcp, udp, user_id,
 };
 use crate::{
     CompileError, Denial, Evaluator, Subject,
@@ -76,14 +78,14 @@ fn a_long_list_of_names_names_nobody_else() {
 
     assert!(evaluator.evaluate(&listed, &tcp("10.0.0.1", 1), now()).is_ok());
     let no_policy = Reason::NoPolicyPermits;
-    assert_eq!(denied(&evaluator, &subject(), "10.0.0.1").reason, no_policy);
+    assert_eq!(denied(&evaluator, &subject(), "10.0.0.1").reason, Reason::PostureFailed);
     assert_eq!(denied(&evaluator, &listed, "11.0.0.1").reason, no_policy);
     assert_eq!(denied(&evaluator, &unlisted, "10.0.0.1").reason, no_policy);
     let outcome = |subject| {
         evaluator.explain(subject, &tcp("10.0.0.1", 1), now()).trace.first().unwrap().outcome
     };
     assert_eq!(outcome(&listed), TraceOutcome::Matched);
-    assert_eq!(outcome(&unlisted), TraceOutcome::SubjectOther);
+    assert_eq!(outcome(&unlisted), TraceOutcome::Unmet);
 }
 
 #[test]
@@ -111,7 +113,7 @@ fn of_several_permits_the_smallest_id_is_named() {
 
 #[test]
 fn user_group_and_device_are_each_enough() {
-    type Name = fn(&mut adit_proto::api::SubjectSelector);
+    type Name = fn(&mut SubjectSelector);
     let names: [Name; 3] = [
         |subjects| subjects.users.push(user_id(1)),
         |subjects| subjects.groups.push(group_id(1)),
@@ -211,7 +213,7 @@ fn an_authorization_ends_with_the_credential_or_the_sign_in_window() {
     let credential_end = now().saturating_add(Duration::from_secs(300));
     subject.expires_at = Some(credential_end);
     let end_when_signed_in = |ago_s: u64, subject: &mut Subject| {
-        subject.authenticated_at = Some(now().saturating_sub(Duration::from_secs(ago_s)));
+        subject.sign_in = Some(signed_in(ago_s));
         evaluator.evaluate(subject, &tcp("10.0.0.1", 1), now())
     };
 
@@ -223,7 +225,7 @@ fn an_authorization_ends_with_the_credential_or_the_sign_in_window() {
     assert!(authorization.is_live(now()));
     assert!(!authorization.is_live(window_end));
     let denial = end_when_signed_in(600, &mut subject).unwrap_err();
-    assert_eq!(denial.reason, Reason::NoPolicyPermits);
+    assert_eq!(denial.reason, Reason::SignInTooOld);
 }
 
 #[test]
@@ -231,7 +233,7 @@ fn a_plain_wireguard_device_has_an_authorization_without_end() {
     let evaluator = Evaluator::try_new(&[permit(1)], &[resource(1, "10.0.0.0/8")]).unwrap();
     let mut plain = subject();
     plain.expires_at = None;
-    plain.authenticated_at = None;
+    plain.sign_in = None;
     let authorization = evaluator.evaluate(&plain, &tcp("10.0.0.1", 1), now()).unwrap();
     assert_eq!(authorization.expires_at(), None);
     assert!(authorization.is_live(now().saturating_add(Duration::MAX)));
@@ -241,17 +243,20 @@ fn a_plain_wireguard_device_has_an_authorization_without_end() {
 fn what_is_unknown_is_held_against_the_subject() {
     let mut unknown = subject();
     unknown.source = None;
-    unknown.authenticated_at = None;
-    for (network, window) in [(Some("0.0.0.0/0"), None), (None, Some(3600))] {
-        let condition = |mut policy: adit_proto::api::Policy| {
-            policy.conditions.source_networks =
-                network.iter().map(|network| network.parse().unwrap()).collect();
-            policy.conditions.authenticated_within_s = window;
+    unknown.sign_in = None;
+    for (conditions, reason) in [
+        (json!({ "source_networks": ["0.0.0.0/0"] }), Reason::SourceNetworkOther),
+        (json!({ "authenticated_within_s": 3600 }), Reason::SignInTooOld),
+        (json!({ "authentication_methods": ["pwd"] }), Reason::AuthenticationMethodsMissing),
+        (json!({ "time_windows": [{ "time_zone": "Europe/Atlantis" }] }), Reason::TimeWindowClosed),
+    ] {
+        let condition = |mut policy: Policy| {
+            policy.conditions = serde_json::from_value(conditions.clone()).unwrap();
             policy
         };
         let resources = [resource(1, "10.0.0.0/8")];
         let evaluator = Evaluator::try_new(&[condition(permit(1))], &resources).unwrap();
-        assert_eq!(denied(&evaluator, &unknown, "10.0.0.1").reason, Reason::NoPolicyPermits);
+        assert_eq!(denied(&evaluator, &unknown, "10.0.0.1").reason, reason);
         let evaluator = Evaluator::try_new(&[permit(1), condition(forbid(2))], &resources).unwrap();
         assert_eq!(denied(&evaluator, &unknown, "10.0.0.1").reason, Reason::PolicyForbids);
     }
@@ -264,7 +269,7 @@ fn every_posture_label_is_needed() {
     let evaluator = Evaluator::try_new(&[postured], &[resource(1, "10.0.0.0/8")]).unwrap();
     let mut subject = subject();
     subject.posture = vec!["disk-encrypted".to_owned()];
-    assert_eq!(denied(&evaluator, &subject, "10.0.0.1").reason, Reason::NoPolicyPermits);
+    assert_eq!(denied(&evaluator, &subject, "10.0.0.1").reason, Reason::PostureFailed);
     subject.posture.push("os:patched".to_owned());
     assert!(evaluator.evaluate(&subject, &tcp("10.0.0.1", 1), now()).is_ok());
 }
@@ -315,7 +320,7 @@ fn a_policy_that_fails_elsewhere_does_no_harm() {
 }
 
 #[test]
-fn an_explanation_names_the_first_thing_that_is_missing() {
+fn an_explanation_says_of_each_policy_what_it_asks_and_what_is_missing() {
     let mut stranger = permit(1);
     stranger.subjects = device_only(99);
     let mut postured = permit(2);
@@ -326,6 +331,7 @@ fn an_explanation_names_the_first_thing_that_is_missing() {
     office.conditions.authenticated_within_s = Some(1);
     let mut recent = permit(4);
     recent.conditions.authenticated_within_s = Some(1);
+    recent.subjects = SubjectSelector { groups: vec![group_id(1)], ..SubjectSelector::default() };
     let mut unconcerned = permit(5);
     unconcerned.resources.all = false;
     unconcerned.resources.ids = vec![resource_id(9)];
@@ -336,18 +342,87 @@ fn an_explanation_names_the_first_thing_that_is_missing() {
     assert_eq!(explanation.reason, Reason::PolicyForbids);
     assert_eq!(explanation.policy_id, Some(policy_id(6)));
     assert_eq!(explanation.resource_name.as_deref(), Some("resource 1"));
-    let outcomes: Vec<_> =
-        explanation.trace.iter().map(|trace| (trace.policy_id, trace.outcome)).collect();
+    let lines: Vec<_> = explanation
+        .trace
+        .iter()
+        .map(|trace| (trace.policy_id, trace.outcome, trace.checks.as_slice()))
+        .collect();
+    let (unmet, matched) = (TraceOutcome::Unmet, TraceOutcome::Matched);
     assert_eq!(
-        outcomes,
+        lines,
         [
-            (policy_id(1), TraceOutcome::SubjectOther),
-            (policy_id(2), TraceOutcome::PostureMissing),
-            (policy_id(3), TraceOutcome::SourceNetworkOther),
-            (policy_id(4), TraceOutcome::SignInTooOld),
-            (policy_id(6), TraceOutcome::Matched),
+            (policy_id(1), unmet, &[Check::SubjectOther][..]),
+            (
+                policy_id(2),
+                unmet,
+                &[Check::SubjectOk, Check::PostureFailed, Check::SourceNetworkOther],
+            ),
+            (
+                policy_id(3),
+                unmet,
+                &[Check::SubjectOk, Check::SourceNetworkOther, Check::SignInTooOld],
+            ),
+            (policy_id(4), unmet, &[Check::GroupsOk, Check::SignInTooOld]),
+            (policy_id(6), matched, &[Check::SubjectOk]),
         ]
     );
+}
+
+#[test]
+fn a_denial_names_what_the_nearest_permit_misses() {
+    let resources = [resource(1, "10.0.0.0/8")];
+    let mut stranger = permit(1);
+    stranger.subjects = device_only(99);
+    let mut far = permit(2);
+    far.conditions.posture = vec!["disk-encrypted".to_owned()];
+    far.conditions.authentication_methods = vec!["mfa".to_owned()];
+    let mut near = permit(3);
+    near.conditions.authentication_methods = vec!["mfa".to_owned()];
+    let mut as_near = permit(4);
+    as_near.conditions.expires_at = Some(now());
+    let evaluator =
+        Evaluator::try_new(&[as_near.clone(), near, far.clone(), stranger.clone()], &resources)
+            .unwrap();
+    let denial = denied(&evaluator, &subject(), "10.0.0.1");
+    assert_eq!(denial.reason, Reason::AuthenticationMethodsMissing);
+    assert_eq!(denial.policy_id, Some(policy_id(3)));
+
+    let evaluator = Evaluator::try_new(&[as_near, far, stranger.clone()], &resources).unwrap();
+    let denial = denied(&evaluator, &subject(), "10.0.0.1");
+    assert_eq!((denial.reason, denial.policy_id), (Reason::PolicyExpired, Some(policy_id(4))));
+
+    let evaluator = Evaluator::try_new(&[stranger], &resources).unwrap();
+    let denial = denied(&evaluator, &subject(), "10.0.0.1");
+    assert_eq!((denial.reason, denial.policy_id), (Reason::NoPolicyPermits, None));
+}
+
+#[test]
+fn a_policy_holds_until_it_expires() {
+    let mut granted = permit(1);
+    let end = now().saturating_add(Duration::from_secs(60));
+    granted.conditions.expires_at = Some(end);
+    let evaluator = Evaluator::try_new(&[granted], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let destination = tcp("10.0.0.1", 1);
+    let authorization = evaluator.evaluate(&subject(), &destination, now()).unwrap();
+    assert_eq!(authorization.expires_at(), Some(end));
+    let denial = evaluator.evaluate(&subject(), &destination, end).unwrap_err();
+    assert_eq!(denial.reason, Reason::PolicyExpired);
+}
+
+#[test]
+fn a_permit_ends_when_the_hours_of_a_forbid_begin() {
+    // It is Thursday, 00:00 UTC.
+    let mut night = forbid(2);
+    night.conditions.time_windows =
+        serde_json::from_value(json!([{ "from": "00:05", "to": "06:00", "time_zone": "UTC" }]))
+            .unwrap();
+    let evaluator = Evaluator::try_new(&[permit(1), night], &[resource(1, "10.0.0.0/8")]).unwrap();
+    let destination = tcp("10.0.0.1", 1);
+    let authorization = evaluator.evaluate(&subject(), &destination, now()).unwrap();
+    let begins: Timestamp = "2026-01-01T00:05:00Z".parse().unwrap();
+    assert_eq!(authorization.expires_at(), Some(begins));
+    let denial = evaluator.evaluate(&subject(), &destination, begins).unwrap_err();
+    assert_eq!(denial.reason, Reason::PolicyForbids);
 }
 
 #[test]

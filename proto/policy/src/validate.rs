@@ -2,12 +2,15 @@
 
 use adit_proto::{
     Protocol,
-    api::{Conditions, PolicyWrite, PortFilter, ResourceSelector, ResourceWrite, SubjectSelector},
+    api::{
+        Conditions, PolicyWrite, PortFilter, ResourceSelector, ResourceWrite, SubjectSelector,
+        TimeWindow, Weekday,
+    },
 };
 use cedar_policy::PolicySet;
 use ipnet::IpNet;
 
-use crate::{compile::to_cedar, schema::violation};
+use crate::{compile::to_cedar, schema::violation, time_window::zone};
 
 const MAX_NAME_LEN: usize = 100;
 const MAX_LABEL_LEN: usize = 63;
@@ -15,6 +18,8 @@ const MAX_SELECTED: usize = 1000;
 const MAX_POSTURE: usize = 50;
 const MAX_SOURCE_NETWORKS: usize = 100;
 const MAX_AUTHENTICATED_WITHIN_S: u64 = 31_536_000;
+const MAX_AUTHENTICATION_METHODS: usize = 20;
+const MAX_TIME_WINDOWS: usize = 20;
 const MAX_ADDRESSES: usize = 100;
 const MAX_FILTERS: usize = 50;
 const MAX_PORTS: usize = 100;
@@ -111,14 +116,39 @@ fn resources(resources: &ResourceSelector) -> Result<(), Fault> {
 }
 
 fn conditions(conditions: &Conditions) -> Result<(), Fault> {
-    let Conditions { posture, source_networks, authenticated_within_s } = conditions;
+    let Conditions {
+        posture,
+        source_networks,
+        authenticated_within_s,
+        authentication_methods,
+        time_windows,
+        // One in the past keeps what it was written for.
+        expires_at: _,
+    } = conditions;
     labels("/conditions/posture", posture, MAX_POSTURE)?;
     networks("/conditions/source_networks", source_networks, MAX_SOURCE_NETWORKS)?;
     ensure(
         authenticated_within_s.is_none_or(|it| (1..=MAX_AUTHENTICATED_WITHIN_S).contains(&it)),
         "/conditions/authenticated_within_s",
         format!("expected 1 to {MAX_AUTHENTICATED_WITHIN_S} seconds"),
-    )
+    )?;
+    let methods = "/conditions/authentication_methods";
+    labels(methods, authentication_methods, MAX_AUTHENTICATION_METHODS)?;
+    self::time_windows(time_windows)
+}
+
+fn time_windows(windows: &[TimeWindow]) -> Result<(), Fault> {
+    at_most("/conditions/time_windows", windows.len(), MAX_TIME_WINDOWS)?;
+    for (place, TimeWindow { days, time_zone, .. }) in windows.iter().enumerate() {
+        let field = format!("/conditions/time_windows/{place}");
+        at_most(&format!("{field}/days"), days.len(), Weekday::ALL.len())?;
+        ensure(
+            zone(time_zone).is_some(),
+            &format!("{field}/time_zone"),
+            "expected a name of the IANA time zone database, such as Europe/Berlin or UTC",
+        )?;
+    }
+    Ok(())
 }
 
 /// The checks above leave nothing for the schema to find; should they, nothing wrong is stored.
@@ -227,6 +257,9 @@ mod tests {
                 "posture": vec!["os:linux-6.1_x"; 50],
                 "source_networks": vec!["10.0.0.0/8"; 100],
                 "authenticated_within_s": 31_536_000,
+                "authentication_methods": vec!["mfa"; 20],
+                "time_windows": vec![json!({"time_zone": "Asia/Kathmandu"}); 20],
+                "expires_at": "2020-01-01T00:00:00Z",
             },
         });
         assert_eq!(policy_field(widest), None);
@@ -274,6 +307,23 @@ mod tests {
             (json!({"source_networks": ["10.0.0.1/8"]}), "/conditions/source_networks/0"),
             (json!({"authenticated_within_s": 0}), "/conditions/authenticated_within_s"),
             (json!({"authenticated_within_s": 31_536_001}), "/conditions/authenticated_within_s"),
+            (
+                json!({"authentication_methods": vec!["a"; 21]}),
+                "/conditions/authentication_methods",
+            ),
+            (json!({"authentication_methods": ["MFA"]}), "/conditions/authentication_methods/0"),
+            (
+                json!({"time_windows": vec![json!({"time_zone": "UTC"}); 21]}),
+                "/conditions/time_windows",
+            ),
+            (
+                json!({"time_windows": [{"time_zone": "UTC"}, {"time_zone": "Mars/Base"}]}),
+                "/conditions/time_windows/1/time_zone",
+            ),
+            (
+                json!({"time_windows": [{"time_zone": "UTC", "days": vec!["mon"; 8]}]}),
+                "/conditions/time_windows/0/days",
+            ),
         ] {
             assert_eq!(policy_field(json!({"conditions": conditions})).as_deref(), Some(field));
         }

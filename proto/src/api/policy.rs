@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    api::TimeWindow,
     id::{DeviceId, GroupId, PolicyId, ResourceId, UserId},
     timestamp::Timestamp,
 };
@@ -104,8 +105,8 @@ pub struct ResourceSelector {
 
 /// When: all that are named must hold.
 ///
-/// What is not known of a device, such as the sign-in of a plain WireGuard device, is held against
-/// it: the condition is not met for a permit, and met for a forbid.
+/// What is not known, such as the sign-in of a plain WireGuard device, is held against the device: the
+/// condition is not met for a permit, and met for a forbid.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -119,4 +120,13 @@ pub struct Conditions {
     /// Longest age of the user's sign-in, in seconds.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 31_536_000))]
     pub authenticated_within_s: Option<u64>,
+    /// Methods that the sign-in must all have used, as the identity provider names them (RFC 8176):
+    /// `mfa`, `hwk`.
+    #[cfg_attr(feature = "openapi", schema(max_items = 20))]
+    pub authentication_methods: Vec<String>,
+    /// Hours of the week of which it must be one.
+    #[cfg_attr(feature = "openapi", schema(max_items = 20))]
+    pub time_windows: Vec<TimeWindow>,
+    /// From then on the policy no longer matches.
+    pub expires_at: Option<Timestamp>,
 }

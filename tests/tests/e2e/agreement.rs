@@ -38,6 +38,10 @@ fn control_plane_and_connector_agree_with_a_naive_evaluator() {
         "policy-permits",
         "policy-forbids",
         "no-policy-permits",
+        "sign-in-too-old",
+        "authentication-methods-missing",
+        "time-window-closed",
+        "policy-expired",
         "resource-unknown",
         "address-reserved",
     ] {

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use adit_proto::{
     PolicyId, PortRange, Protocol, Reason, ResourceId, Timestamp,
     api::{
-        Conditions, Effect, Policy, PortFilter, Resource, ResourceSelector, SubjectSelector,
-        TraceOutcome,
+        Check, Conditions, Effect, Policy, PortFilter, Resource, ResourceSelector, SubjectSelector,
+        TimeWindow, TraceOutcome, Weekday,
     },
 };
 use ipnet::IpNet;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::sample::{device_id, forbid, group_id, now, permit, resource, resource_id, user_id};
-use crate::{Destination, Evaluator, Principal, Subject};
+use crate::{Destination, Evaluator, Principal, SignIn, Subject};
 
 proptest! {
     // 500 bundles with 200 flows each.
@@ -60,8 +60,11 @@ proptest! {
             prop_assert_eq!(explanation.reason, found.reason);
             prop_assert_eq!(explanation.resource_id, found.resource_id);
             prop_assert_eq!(explanation.policy_id, found.policy_id);
-            let trace: Vec<_> =
-                explanation.trace.iter().map(|line| (line.policy_id, line.outcome)).collect();
+            let trace: Vec<_> = explanation
+                .trace
+                .into_iter()
+                .map(|line| (line.policy_id, line.outcome, line.checks))
+                .collect();
             prop_assert_eq!(trace, naive.trace());
 
             let at = evaluator.resource_at(destination).map(|resource| resource.id);
@@ -143,27 +146,38 @@ impl Naive<'_> {
         let matched = |effect| {
             self.trace()
                 .into_iter()
-                .filter(|(_id, outcome)| *outcome == TraceOutcome::Matched)
-                .map(|(id, _outcome)| self.policies.iter().find(|it| it.id == id).unwrap())
+                .filter(|(_id, outcome, _checks)| *outcome == TraceOutcome::Matched)
+                .map(|(id, _outcome, _checks)| self.policy(id))
                 .find(|policy| policy.effect == effect)
         };
         if let Some(policy) = matched(Effect::Forbid) {
             return deny(Reason::PolicyForbids, Some(policy.id));
         }
         let Some(policy) = matched(Effect::Permit) else {
-            return deny(Reason::NoPolicyPermits, None);
+            return match self.nearest() {
+                Some((id, reason)) => deny(reason, Some(id)),
+                None => deny(Reason::NoPolicyPermits, None),
+            };
         };
-        let mut expires_at = self.subject.expires_at;
+        let mut ends: Vec<Timestamp> = self.subject.expires_at.into_iter().collect();
         if let Some(limit) = policy.conditions.authenticated_within_s {
-            let signed_in = self.subject.authenticated_at.unwrap().as_millis();
-            let end = Timestamp::from_millis(signed_in + i64::try_from(limit).unwrap() * 1000);
-            expires_at = Some(expires_at.map_or(end, |expires_at| expires_at.min(end)));
+            let signed_in = self.subject.sign_in.as_ref().unwrap().at.as_millis();
+            ends.push(Timestamp::from_millis(signed_in + i64::try_from(limit).unwrap() * 1000));
+        }
+        ends.extend(policy.conditions.expires_at);
+        ends.extend(turn(&policy.conditions.time_windows));
+        for (id, _outcome, checks) in self.trace() {
+            let policy = self.policy(id);
+            let unmet: Vec<_> = checks.into_iter().filter(|check| !check.is_met()).collect();
+            if policy.effect == Effect::Forbid && unmet == [Check::TimeWindowClosed] {
+                ends.extend(turn(&policy.conditions.time_windows));
+            }
         }
         Outcome {
             reason: Reason::PolicyPermits,
             resource_id,
             policy_id: Some(policy.id),
-            expires_at,
+            expires_at: ends.into_iter().min(),
         }
     }
 
@@ -187,49 +201,120 @@ impl Naive<'_> {
         best.map(|((prefix_len, _ports), resource)| (prefix_len, resource))
     }
 
-    fn trace(&self) -> Vec<(PolicyId, TraceOutcome)> {
+    fn policy(&self, id: PolicyId) -> &Policy {
+        self.policies.iter().find(|policy| policy.id == id).unwrap()
+    }
+
+    /// The permit with the fewest unmet checks, all of them of conditions.
+    fn nearest(&self) -> Option<(PolicyId, Reason)> {
+        let mut nearest: Option<(usize, PolicyId, Reason)> = None;
+        for (id, _outcome, checks) in self.trace() {
+            let unmet: Vec<_> = checks.into_iter().filter(|check| !check.is_met()).collect();
+            let is_other = unmet.contains(&Check::SubjectOther)
+                || unmet.contains(&Check::GroupsMissing)
+                || self.policy(id).effect == Effect::Forbid;
+            if is_other || nearest.is_some_and(|(least, ..)| least <= unmet.len()) {
+                continue;
+            }
+            let reason = match unmet.first().unwrap() {
+                Check::PostureFailed => Reason::PostureFailed,
+                Check::SourceNetworkOther => Reason::SourceNetworkOther,
+                Check::SignInTooOld => Reason::SignInTooOld,
+                Check::AuthenticationMethodsMissing => Reason::AuthenticationMethodsMissing,
+                Check::TimeWindowClosed => Reason::TimeWindowClosed,
+                Check::PolicyExpired => Reason::PolicyExpired,
+                other => panic!("{other:?} is no condition"),
+            };
+            nearest = Some((unmet.len(), id, reason));
+        }
+        nearest.map(|(_unmet, id, reason)| (id, reason))
+    }
+
+    fn trace(&self) -> Vec<(PolicyId, TraceOutcome, Vec<Check>)> {
         let Some((_prefix_len, resource)) = self.best() else { return vec![] };
         let mut trace: Vec<_> = self
             .policies
             .iter()
             .filter(|policy| !policy.disabled && speaks_of(policy, resource))
-            .map(|policy| (policy.id, outcome(policy, self.subject)))
+            .map(|policy| {
+                let checks = checks(policy, self.subject);
+                let is_met = checks.iter().all(|check| check.is_met());
+                let outcome = if is_met { TraceOutcome::Matched } else { TraceOutcome::Unmet };
+                (policy.id, outcome, checks)
+            })
             .collect();
-        trace.sort_by_key(|(id, _outcome)| *id);
+        trace.sort_by_key(|(id, ..)| *id);
         trace
     }
 }
 
-fn outcome(policy: &Policy, subject: &Subject) -> TraceOutcome {
-    let Conditions { posture, source_networks, authenticated_within_s } = &policy.conditions;
+/// Of the subject, and of each condition that a policy has.
+fn checks(policy: &Policy, subject: &Subject) -> Vec<Check> {
+    let Conditions {
+        posture,
+        source_networks,
+        authenticated_within_s,
+        authentication_methods,
+        time_windows,
+        expires_at,
+    } = &policy.conditions;
     let is_forbid = policy.effect == Effect::Forbid;
-    if !is_subject(policy, subject) {
-        return TraceOutcome::SubjectOther;
+    let choose = |is_met: bool, met, unmet| if is_met { met } else { unmet };
+    let SubjectSelector { everyone, users, groups, devices } = &policy.subjects;
+    let named =
+        *everyone || users.contains(&subject.user_id) || devices.contains(&subject.device_id);
+    let mut checks = vec![if named {
+        Check::SubjectOk
+    } else if is_subject(policy, subject) {
+        Check::GroupsOk
+    } else {
+        choose(groups.is_empty(), Check::SubjectOther, Check::GroupsMissing)
+    }];
+    if let Some(expires_at) = expires_at {
+        let is_met = now().as_millis() < expires_at.as_millis();
+        checks.push(choose(is_met, Check::ExpiryOk, Check::PolicyExpired));
     }
-    for label in posture {
-        if !subject.posture.contains(label) {
-            return TraceOutcome::PostureMissing;
-        }
+    if !posture.is_empty() {
+        let missing = posture.iter().filter(|label| !subject.posture.contains(label)).count();
+        checks.push(choose(missing == 0, Check::PostureOk, Check::PostureFailed));
     }
     if !source_networks.is_empty() {
         let is_there = match subject.source {
             None => is_forbid,
             Some(source) => source_networks.iter().any(|network| contains(network, source)),
         };
-        if !is_there {
-            return TraceOutcome::SourceNetworkOther;
-        }
+        checks.push(choose(is_there, Check::SourceNetworkOk, Check::SourceNetworkOther));
     }
     if let Some(limit) = authenticated_within_s {
-        let is_recent = match subject.authenticated_at {
+        let is_recent = match &subject.sign_in {
             None => is_forbid,
-            Some(at) => now().as_millis() - at.as_millis() < i64::try_from(*limit).unwrap() * 1000,
+            Some(SignIn { at, .. }) => {
+                now().as_millis() - at.as_millis() < i64::try_from(*limit).unwrap() * 1000
+            }
         };
-        if !is_recent {
-            return TraceOutcome::SignInTooOld;
-        }
+        checks.push(choose(is_recent, Check::SignInAgeOk, Check::SignInTooOld));
     }
-    TraceOutcome::Matched
+    if !authentication_methods.is_empty() {
+        let is_met = match &subject.sign_in {
+            None => is_forbid,
+            Some(SignIn { methods, .. }) => {
+                !authentication_methods.iter().any(|method| !methods.contains(method))
+            }
+        };
+        let (met, unmet) = (Check::AuthenticationMethodsOk, Check::AuthenticationMethodsMissing);
+        checks.push(choose(is_met, met, unmet));
+    }
+    if !time_windows.is_empty() {
+        let is_open = time_windows.iter().any(|window| match minute(&window.time_zone) {
+            None => is_forbid,
+            Some(minute) => {
+                let now = minute.rem_euclid(7 * 1440);
+                hours(window).iter().any(|(from, to)| (*from..*to).contains(&now))
+            }
+        });
+        checks.push(choose(is_open, Check::TimeWindowOk, Check::TimeWindowClosed));
+    }
+    checks
 }
 
 fn is_subject(policy: &Policy, subject: &Subject) -> bool {
@@ -359,16 +444,93 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     let networks = networks.map(|network| network.parse().unwrap()).to_vec();
     let usually_none =
         |strategy: BoxedStrategy<Vec<_>>| prop_oneof![3 => Just(vec![]), 1 => strategy];
+    let usually_none_of_methods = prop_oneof![3 => Just(vec![]), 1 => methods()];
+    let usually_none_of_windows = prop_oneof![3 => Just(vec![]), 1 => vec(time_window(), 0..3)];
     (
         prop_oneof![2 => Just(vec![]), 1 => posture()],
         usually_none(vec(select(networks), 0..3).boxed()),
         option::weighted(0.3, select(vec![1, 60, 3600, 31_536_000])),
+        usually_none_of_methods,
+        usually_none_of_windows,
+        option::weighted(0.2, select(vec![-1_i64, 0, 1, 30_000, 3_600_000])),
     )
-        .prop_map(|(posture, source_networks, authenticated_within_s)| Conditions {
-            posture,
-            source_networks,
-            authenticated_within_s,
+        .prop_map(
+            |(posture, source_networks, authenticated_within_s, methods, windows, ends)| {
+                Conditions {
+                    posture,
+                    source_networks,
+                    authenticated_within_s,
+                    authentication_methods: methods,
+                    time_windows: windows,
+                    expires_at: ends.map(|millis| before_now(-millis)),
+                }
+            },
+        )
+}
+
+fn methods() -> impl Strategy<Value = Vec<String>> {
+    vec(select(vec!["pwd", "mfa", "hwk"]).prop_map(str::to_owned), 0..3)
+}
+
+/// The zones that [`minute`] knows.
+const ZONES: [&str; 5] =
+    ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Europe/Atlantis"];
+
+fn time_window() -> impl Strategy<Value = TimeWindow> {
+    let times = ["00:00", "00:01", "00:05", "01:00", "01:10", "05:45", "18:00", "19:03", "23:59"];
+    let times = times.map(|time| time.parse().unwrap()).to_vec();
+    (
+        vec(select(Weekday::ALL.to_vec()), 0..4),
+        [select(times.clone()), select(times)],
+        select(ZONES.to_vec()),
+    )
+        .prop_map(|(days, [from, to], zone)| TimeWindow {
+            days,
+            from,
+            to,
+            time_zone: zone.to_owned(),
         })
+}
+
+/// The minute of the week at the beginning of 2026, a Thursday, by the clocks of a zone.
+fn minute(zone: &str) -> Option<i64> {
+    let ahead = match zone {
+        "UTC" => 0,
+        "Europe/Berlin" => 60,
+        "America/New_York" => -300,
+        "Asia/Kathmandu" => 345,
+        _ => return None,
+    };
+    Some(3 * 1440 + ahead)
+}
+
+/// When a window begins and ends, in minutes of one week and the next.
+fn hours(window: &TimeWindow) -> Vec<(i64, i64)> {
+    let [from, to] = [window.from, window.to].map(|time| i64::from(time.minutes()));
+    let to = if to <= from { to + 1440 } else { to };
+    let is_day = |day: &Weekday| window.days.is_empty() || window.days.contains(day);
+    let days = (0..7).zip(Weekday::ALL).filter(|(_number, day)| is_day(day));
+    days.flat_map(|(number, _day)| {
+        [-7, 0].map(|week| ((week + number) * 1440 + from, (week + number) * 1440 + to))
+    })
+    .collect()
+}
+
+/// The next minute at which a window begins or ends, or a quarter of an hour does.
+fn turn(windows: &[TimeWindow]) -> Option<Timestamp> {
+    let is_turn = |later: i64| {
+        windows.iter().any(|window| {
+            minute(&window.time_zone).is_some_and(|minute| {
+                let now = (minute + later).rem_euclid(7 * 1440);
+                hours(window).iter().any(|(from, to)| {
+                    from.rem_euclid(7 * 1440) == now || to.rem_euclid(7 * 1440) == now
+                })
+            })
+        })
+    };
+    let first = (1..=15).find(|later| *later == 15 || is_turn(*later))?;
+    let midnight = now().as_millis() / 60_000 * 60_000;
+    (!windows.is_empty()).then(|| Timestamp::from_millis(midnight + first * 60_000))
 }
 
 fn resources() -> impl Strategy<Value = Vec<Resource>> {
@@ -458,16 +620,16 @@ fn subject() -> impl Strategy<Value = Subject> {
         vec(0..4_u128, 0..3),
         posture(),
         option::weighted(0.8, select(sources)),
-        option::weighted(0.8, ago),
+        option::weighted(0.8, (ago, methods())),
         option::weighted(0.8, select(vec![-1_i64, 0, 1, 500, 60_000, 3_600_000])),
     )
-        .prop_map(|([device, user], groups, posture, source, ago, ends_in)| Subject {
+        .prop_map(|([device, user], groups, posture, source, sign_in, ends_in)| Subject {
             device_id: device_id(device),
             user_id: user_id(user),
             groups: groups.into_iter().map(group_id).collect(),
             posture,
             source,
-            authenticated_at: ago.map(before_now),
+            sign_in: sign_in.map(|(ago, methods)| SignIn { at: before_now(ago), methods }),
             expires_at: ends_in.map(|millis| before_now(-millis)),
         })
 }

@@ -8,7 +8,7 @@ use adit_proto::{
 };
 use uuid::Uuid;
 
-use crate::{Denial, Destination, Evaluator, Subject};
+use crate::{Denial, Destination, Evaluator, SignIn, Subject};
 
 pub(super) fn now() -> Timestamp {
     Timestamp::from_millis(1_767_225_600_123)
@@ -34,7 +34,7 @@ pub(super) fn user_id(number: u128) -> UserId {
     UserId::from_uuid(Uuid::from_u128(number))
 }
 
-/// Device 1 of user 1 in group 1, from 192.0.2.1, who signed in an hour ago.
+/// Device 1 of user 1 in group 1, from 192.0.2.1, who signed in by password an hour ago.
 pub(super) fn subject() -> Subject {
     Subject {
         device_id: device_id(1),
@@ -42,9 +42,14 @@ pub(super) fn subject() -> Subject {
         groups: vec![group_id(1)],
         posture: vec![],
         source: Some("192.0.2.1".parse().unwrap()),
-        authenticated_at: Some(now().saturating_sub(Duration::from_secs(3600))),
+        sign_in: Some(signed_in(3600)),
         expires_at: Some(now().saturating_add(Duration::from_secs(3600))),
     }
+}
+
+/// By password, so many seconds ago.
+pub(super) fn signed_in(ago_s: u64) -> SignIn {
+    SignIn { at: now().saturating_sub(Duration::from_secs(ago_s)), methods: vec!["pwd".to_owned()] }
 }
 
 /// Everyone may reach everything.

@@ -4,11 +4,7 @@ use adit_proto::Protocol;
 use adit_tests::ApiConnection;
 use serde_json::Value;
 
-use super::{
-    Decision, Question,
-    devices::Subject,
-    scenery::{LONG_SIGN_IN, SHORT_SIGN_IN},
-};
+use super::{Decision, Question, devices::Subject, scenery::SHORT_SIGN_IN};
 
 /// Decides as slowly and plainly as can be, by what the API shows.
 pub(super) struct Naive {
@@ -51,7 +47,7 @@ impl Naive {
                 .find(|policy| {
                     names_subject(policy, subject)
                         && names_resource(policy, resource)
-                        && holds(policy, effect == "forbid")
+                        && unmet(policy).is_empty()
                 })
                 .map(id_of)
         };
@@ -60,7 +56,20 @@ impl Naive {
         }
         match matching("permit") {
             Some(policy) => decision(true, "policy-permits", Some(policy)),
-            None => decision(false, "no-policy-permits", None),
+            None => {
+                let nearest = self
+                    .policies
+                    .iter()
+                    .filter(|policy| policy["effect"] == "permit" && policy["disabled"] == false)
+                    .filter(|policy| {
+                        names_subject(policy, subject) && names_resource(policy, resource)
+                    })
+                    .min_by_key(|policy| unmet(policy).len());
+                match nearest {
+                    Some(policy) => decision(false, unmet(policy)[0], Some(id_of(policy))),
+                    None => decision(false, "no-policy-permits", None),
+                }
+            }
         }
     }
 
@@ -178,18 +187,25 @@ fn names_resource(policy: &Value, resource: &Value) -> bool {
         || strings(&what["tags"]).iter().any(|tag| tags.contains(tag))
 }
 
-/// Whether the conditions hold for the devices of these tests: without posture, in the networks
-/// that forbids name and permits do not, with a sign-in of some seconds.
-fn holds(policy: &Value, forbid: bool) -> bool {
+/// Which conditions do not hold for the devices of these tests: without posture, in the networks
+/// that forbids name and permits do not, with a sign-in of some seconds by no method; on a day that
+/// no window with days names.
+fn unmet(policy: &Value) -> Vec<&'static str> {
     let when = &policy["conditions"];
-    let networks = strings(&when["source_networks"]);
-    let limit = when["authenticated_within_s"].as_u64();
-
-    strings(&when["posture"]).is_empty()
-        && (networks.is_empty() || forbid)
-        && match limit {
-            None => true,
-            Some(limit) if limit == LONG_SIGN_IN.as_secs() => true,
-            Some(limit) => limit != SHORT_SIGN_IN.as_secs(),
-        }
+    let has =
+        |list: &str| !when[list].as_array().into_iter().flatten().collect::<Vec<_>>().is_empty();
+    let is_short = when["authenticated_within_s"].as_u64() == Some(SHORT_SIGN_IN.as_secs());
+    let windows = when["time_windows"].as_array().cloned().unwrap_or_default();
+    let is_open = |window: &Value| strings(&window["days"]).is_empty();
+    [
+        (when["expires_at"].as_str().is_some_and(|at| at < "2100"), "policy-expired"),
+        (has("posture"), "posture-failed"),
+        (has("source_networks") && policy["effect"] == "permit", "source-network-other"),
+        (is_short, "sign-in-too-old"),
+        (has("authentication_methods"), "authentication-methods-missing"),
+        (!windows.is_empty() && !windows.iter().any(is_open), "time-window-closed"),
+    ]
+    .into_iter()
+    .filter_map(|(is_unmet, reason)| is_unmet.then_some(reason))
+    .collect()
 }

@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use adit_proto::Protocol;
@@ -16,7 +16,7 @@ use super::Question;
 pub(super) const SHORT_SIGN_IN: Duration = Duration::from_secs(2);
 
 /// And never as old as this.
-pub(super) const LONG_SIGN_IN: Duration = Duration::from_secs(86_400);
+const LONG_SIGN_IN: Duration = Duration::from_secs(86_400);
 
 const USERS: usize = 12;
 const GROUPS: usize = 6;
@@ -231,8 +231,33 @@ fn conditions(forbid: bool, random: &mut Random) -> Value {
         let limit = if random.percent(60) { LONG_SIGN_IN } else { SHORT_SIGN_IN };
         conditions["authenticated_within_s"] = json!(limit.as_secs());
     }
+    if random.percent(8) {
+        conditions["authentication_methods"] = json!(["mfa"]);
+    }
+    if random.percent(15) {
+        let (always, never) = (
+            json!({ "time_zone": "Asia/Kathmandu" }),
+            json!({ "days": [distant_day()], "from": "08:00", "time_zone": "America/New_York" }),
+        );
+        conditions["time_windows"] =
+            if random.percent(50) { json!([never, always]) } else { json!([never]) };
+    }
+    if random.percent(10) {
+        let year = if random.percent(50) { 2020 } else { 2999 };
+        conditions["expires_at"] = json!(format!("{year}-01-01T00:00:00Z"));
+    }
 
     conditions
+}
+
+/// A day of the week that is nowhere near, wherever a clock is.
+fn distant_day() -> &'static str {
+    const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    /// 1970 began on it.
+    const THURSDAY: u64 = 3;
+
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970");
+    DAYS[((now.as_secs() / 86_400 + THURSDAY + 3) % 7) as usize]
 }
 
 /// Prefixes with few distinct bits, so that they overlap.
