@@ -195,4 +195,13 @@ mod tests {
             assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.code()));
         }
     }
+
+    #[test]
+    fn every_code_stands_in_the_documentation() {
+        let documentation = include_str!("../../docs/policy.md");
+        for reason in Reason::ALL {
+            let line = format!("\n| `{}` | ", reason.code());
+            assert!(documentation.contains(&line), "{reason}");
+        }
+    }
 }

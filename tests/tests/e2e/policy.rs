@@ -285,7 +285,7 @@ fn a_source_network_tells_devices_of_one_user_apart() {
     here.wait_until_reached(server);
     there.wait_until_refused(server);
     let explained = there.explain(&server.to_string());
-    assert_eq!(explained["reason"], "no-policy-permits", "{explained}");
+    assert_eq!(explained["reason"], "source-network-other", "{explained}");
 
     come_from("198.18.2.0/24");
     there.wait_until_reached(server);

@@ -227,14 +227,14 @@ fn conditions(forbid: bool, random: &mut Random) -> Value {
         conditions["source_networks"] =
             if forbid { json!(["0.0.0.0/0", "::/0"]) } else { json!(["192.0.2.0/24"]) };
     }
-    if random.percent(15) {
+    if random.percent(25) {
         let limit = if random.percent(60) { LONG_SIGN_IN } else { SHORT_SIGN_IN };
         conditions["authenticated_within_s"] = json!(limit.as_secs());
     }
-    if random.percent(8) {
+    if random.percent(15) {
         conditions["authentication_methods"] = json!(["mfa"]);
     }
-    if random.percent(15) {
+    if random.percent(30) {
         let (always, never) = (
             json!({ "time_zone": "Asia/Kathmandu" }),
             json!({ "days": [distant_day()], "from": "08:00", "time_zone": "America/New_York" }),
@@ -242,7 +242,7 @@ fn conditions(forbid: bool, random: &mut Random) -> Value {
         conditions["time_windows"] =
             if random.percent(50) { json!([never, always]) } else { json!([never]) };
     }
-    if random.percent(10) {
+    if random.percent(25) {
         let year = if random.percent(50) { 2020 } else { 2999 };
         conditions["expires_at"] = json!(format!("{year}-01-01T00:00:00Z"));
     }
