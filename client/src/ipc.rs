@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use adit_proto::{
     ConnectorId, DeviceId, FlowTuple, PolicyId, Protocol, Reason, ResourceId, SiteId, Timestamp,
-    Verdict, api::PortFilter,
+    Verdict,
+    api::{PortFilter, Secret},
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -97,17 +98,6 @@ impl Request {
             Self::Ping { .. } => false,
             Self::Netcheck => false,
         }
-    }
-}
-
-/// Text that is never printed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
     }
 }
 
@@ -492,7 +482,7 @@ mod tests {
     #[test]
     fn a_key_is_not_printed() {
         let request = Request::Enroll {
-            key: Secret("adit_enroll_secret".to_owned()),
+            key: "adit_enroll_secret".to_owned().into(),
             name: None,
             replace: false,
         };

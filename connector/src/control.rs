@@ -35,7 +35,7 @@ pub(crate) async fn join(
     let token = read_token(token_file)?;
     let control_plane = ControlPlane::try_new(token.url(), *token.pin())?;
     let body = ConnectorEnroll {
-        secret: token.secret().to_owned(),
+        secret: token.secret().to_owned().into(),
         connector_key: key.spki_base64url(),
         wireguard_public_key,
     };

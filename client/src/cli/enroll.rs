@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use super::{CliError, Verdict, connection, print};
-use crate::ipc::{Request, Response, Secret};
+use crate::ipc::{Request, Response};
 
 /// Longest key file that is read, in bytes.
 const MAX_KEY_LEN: u64 = 16 << 10;
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 pub(super) async fn run(arguments: Arguments, socket: &Path) -> Result<Verdict, CliError> {
     let key = read_key(arguments.key_file.as_deref()).map_err(CliError::Local)?;
     let request =
-        Request::Enroll { key: Secret(key), name: arguments.name, replace: arguments.replace };
+        Request::Enroll { key: key.into(), name: arguments.name, replace: arguments.replace };
     let answer = connection::ask(&request, socket, Duration::from_secs(60)).await?;
     let Response::Done { message } = answer.response else {
         return Err(connection::unexpected());

@@ -69,7 +69,7 @@ pub(crate) async fn enroll(
         let wireguard_secret =
             load_or_create_wireguard_secret(&wireguard_key_path).map_err(storage)?;
         let request = ClientEnroll {
-            secret: token.secret().to_owned(),
+            secret: token.secret().to_owned().into(),
             name: name.clone(),
             device_key: device_key.spki_base64url(),
             wireguard_public_key: wireguard_secret.public_key(),

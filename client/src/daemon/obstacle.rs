@@ -27,13 +27,14 @@ pub(crate) fn from_control_plane(error: &ControlPlaneError) -> Failure {
                 format!("the control plane does not accept this device: {}", problem.detail),
                 "check the clock; if the device was deleted: adit enroll --replace --key-file FILE",
             ),
-            ProblemCode::Unavailable | ProblemCode::Internal | ProblemCode::StorageFull => {
-                Failure::new(
-                    FailureCode::ControlPlaneUnreachable,
-                    format!("the control plane is in trouble: {}", problem.detail),
-                    "tell an administrator; the daemon goes on trying",
-                )
-            }
+            ProblemCode::RateLimited
+            | ProblemCode::Unavailable
+            | ProblemCode::Internal
+            | ProblemCode::StorageFull => Failure::new(
+                FailureCode::ControlPlaneUnreachable,
+                format!("the control plane is in trouble: {}", problem.detail),
+                "tell an administrator; the daemon goes on trying",
+            ),
             ProblemCode::MalformedRequest
             | ProblemCode::NotAllowed
             | ProblemCode::MethodNotAllowed

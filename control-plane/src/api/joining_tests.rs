@@ -71,7 +71,7 @@ async fn unknown_used_expired_and_deleted_secrets_are_refused_alike() {
     );
 
     let mut answers = Vec::new();
-    for key in [used.key, deleted.key, of_disabled.key, unknown.to_token()] {
+    for key in [used.key, deleted.key, of_disabled.key, unknown.to_token().into()] {
         answers.push(fixture.enroll(&key, &PeerKey::new(9)).await.expect(422).body);
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));

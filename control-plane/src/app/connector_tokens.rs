@@ -40,7 +40,7 @@ pub(crate) async fn create(
         app.pin,
         secret.to_string(),
     );
-    let answer = ConnectorTokenCreated { connector_token, token: token.to_token() };
+    let answer = ConnectorTokenCreated { connector_token, token: token.to_token().into() };
     let connector_token = &answer.connector_token;
     let created = Created::new("/v1/connector-tokens", connector_token.id, &answer);
     Ok(change

@@ -39,7 +39,7 @@ pub(crate) async fn enroll_client(
     validate::name(&enroll.name)?;
     let device_key = parse_key("/device_key", &enroll.device_key)?;
     let pin = Pin::from_spki(&device_key);
-    let joined_with = random::secret_hash(&enroll.secret);
+    let joined_with = random::secret_hash(enroll.secret.expose());
     let again = |known: &DeviceRecord| {
         known.device.wireguard_public_key == enroll.wireguard_public_key
             && known.identity.as_ref().is_some_and(|it| it.joined_with == joined_with)
@@ -105,7 +105,7 @@ pub(crate) async fn enroll_connector(
 ) -> Result<ConnectorEnrolled, ApiError> {
     let connector_key = parse_key("/connector_key", &enroll.connector_key)?;
     let pin = Pin::from_spki(&connector_key);
-    let joined_with = random::secret_hash(&enroll.secret);
+    let joined_with = random::secret_hash(enroll.secret.expose());
     let again = |known: &ConnectorRecord| {
         known.connector.wireguard_public_key == enroll.wireguard_public_key
             && known.joined_with == joined_with

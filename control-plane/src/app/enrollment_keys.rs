@@ -48,7 +48,7 @@ pub(crate) async fn create(
         app.pin,
         secret.to_string(),
     );
-    let answer = EnrollmentKeyCreated { enrollment_key, key: token.to_token() };
+    let answer = EnrollmentKeyCreated { enrollment_key, key: token.to_token().into() };
     let enrollment_key = &answer.enrollment_key;
     let created = Created::new("/v1/enrollment-keys", enrollment_key.id, &answer);
     Ok(change

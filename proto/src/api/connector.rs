@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
 use crate::{
     event::AccessEvent,
     id::{ConnectorId, ConnectorTokenId, OrganisationId, SiteId},
@@ -92,7 +93,7 @@ pub struct ConnectorTokenCreated {
     /// The token's description.
     pub connector_token: ConnectorToken,
     /// `adit_conn_…`: all that `adit-connector run --token-file` needs.
-    pub token: String,
+    pub token: Secret,
 }
 
 /// What a connector sends to join.
@@ -101,7 +102,7 @@ pub struct ConnectorTokenCreated {
 #[serde(deny_unknown_fields)]
 pub struct ConnectorEnroll {
     /// The secret of the connector token.
-    pub secret: String,
+    pub secret: Secret,
     /// The connector key: a DER-encoded P-256 SubjectPublicKeyInfo, base64url without padding.
     #[cfg_attr(feature = "openapi", schema(max_length = 200))]
     pub connector_key: String,
@@ -150,7 +151,7 @@ pub struct AccessEventBatch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignedToken {
-    /// Compact JWS; its payload is [`crate::Bundle`] or [`crate::ClientConfig`].
+    /// Compact JWS of a [`crate::Bundle`], [`crate::ClientConfig`] or [`crate::AuditHead`].
     pub token: String,
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
 use crate::{
     id::{DeviceId, UserId},
     key::{OrganisationKey, WireguardPublicKey},
@@ -81,7 +82,7 @@ pub struct WireguardDeviceWrite {
 #[serde(deny_unknown_fields)]
 pub struct ClientEnroll {
     /// The secret of the enrolment key.
-    pub secret: String,
+    pub secret: Secret,
     /// For people, 1 to 100 characters; commonly the host name.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 100))]
     pub name: String,

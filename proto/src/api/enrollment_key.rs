@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
 use crate::{
     id::{EnrollmentKeyId, UserId},
     timestamp::Timestamp,
@@ -65,5 +66,5 @@ pub struct EnrollmentKeyCreated {
     /// The key's description.
     pub enrollment_key: EnrollmentKey,
     /// `adit_enroll_…`: all that `adit enroll --key-file` needs.
-    pub key: String,
+    pub key: Secret,
 }

@@ -33,7 +33,9 @@ impl EventLoop {
     pub(super) fn handle_call(&mut self, call: Call, now: Now) {
         let Call { request, reply } = call;
         match request {
-            Request::Enroll { key, name, replace } => self.enroll(&key.0, name, replace, reply),
+            Request::Enroll { key, name, replace } => {
+                self.enroll(key.expose(), name, replace, reply)
+            }
             Request::Up { .. } => answer(reply, self.up(now)),
             Request::Down => answer(reply, self.down(now)),
             Request::SetCarrier { carrier } => answer(reply, self.set_carrier(carrier, now)),

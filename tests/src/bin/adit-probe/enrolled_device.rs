@@ -36,7 +36,7 @@ impl EnrolledDevice {
         let wireguard = WireguardSecret::try_generate().map_err(|error| anyhow!("{error}"))?;
         let control_plane = ControlPlane::try_new(token.url(), *token.pin())?;
         let enroll = ClientEnroll {
-            secret: token.secret().to_owned(),
+            secret: token.secret().to_owned().into(),
             name: name.to_owned(),
             device_key: key.spki_base64url(),
             wireguard_public_key: wireguard.public_key(),
