@@ -84,6 +84,10 @@ impl DataDir {
         self.folder.join("admin-token")
     }
 
+    pub(crate) fn audit_head(&self) -> PathBuf {
+        audit_head(&self.folder)
+    }
+
     pub(crate) fn certificate_file(&self) -> PathBuf {
         self.folder.join("tls-cert.pem")
     }
@@ -129,6 +133,11 @@ impl DataDir {
 /// Where the database of a folder is.
 pub(crate) fn database(folder: &Path) -> PathBuf {
     folder.join("adit.db")
+}
+
+/// Where the last signed head of the audit log is, in a data directory.
+pub(crate) fn audit_head(folder: &Path) -> PathBuf {
+    folder.join("audit-head")
 }
 
 fn make_certificate(public_url: &str) -> anyhow::Result<(String, String)> {

@@ -8,12 +8,12 @@ use std::{
 };
 
 use adit_proto::{
-    Bundle, ClientConfig, Credential, OrganisationKey, Signed, SigningKey, TokenType,
+    AuditHead, Bundle, ClientConfig, Credential, OrganisationKey, Signed, SigningKey, TokenType,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// Signs bundles, configurations and credentials in the organisation's name.
+/// Signs bundles, configurations, credentials and heads of the audit log in the organisation's name.
 #[derive(Debug)]
 pub(crate) struct Signer {
     key: SigningKey,
@@ -79,6 +79,10 @@ impl Signer {
 
     pub(crate) fn sign_client_config(&self, config: ClientConfig) -> Signed<ClientConfig> {
         Signed::sign(config, TokenType::ClientConfig, &self.key)
+    }
+
+    pub(crate) fn sign_audit_head(&self, head: AuditHead) -> Signed<AuditHead> {
+        head.sign(&self.key)
     }
 
     pub(crate) fn sign_credential(&self, credential: Credential) -> Signed<Credential> {

@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod assertion;
+mod audit;
 mod bundle;
 mod config;
 mod credential;
@@ -46,6 +47,7 @@ pub mod http3;
 pub mod masque;
 
 pub use assertion::{Assertion, AssertionError, AssertionSubject, sha256_base64url};
+pub use audit::{AuditChain, AuditFault, AuditHead, AuditSpan, audit_hash};
 pub use bundle::{Bundle, BundleError, Revocation, RevokedSubject, WireguardDevice};
 pub use config::{ClientConfig, ConnectorOnClient, ResourceOnClient, SiteOnClient};
 pub use credential::{Confirmation, Credential, CredentialError, NumericDate};

@@ -42,6 +42,8 @@ pub enum TokenType {
     Bundle,
     /// A client's configuration.
     ClientConfig,
+    /// The head of the audit log.
+    AuditHead,
 }
 
 impl TokenType {
@@ -50,6 +52,7 @@ impl TokenType {
             Self::Credential => "adit-credential+jwt",
             Self::Bundle => "adit-bundle+jws",
             Self::ClientConfig => "adit-client-config+jws",
+            Self::AuditHead => "adit-audit-head+jws",
         }
     }
 
@@ -59,6 +62,7 @@ impl TokenType {
             Self::Credential => 16 << 10,
             Self::Bundle => 64 << 20,
             Self::ClientConfig => 16 << 20,
+            Self::AuditHead => 4 << 10,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The audit log: append-only, each event chained by hash to the one before.
 
-use std::collections::BTreeMap;
-
-use adit_proto::{Timestamp, api::AuditEvent, sha256_base64url};
-use serde_json::{Value, json};
+use adit_proto::{
+    AuditChain, AuditFault, AuditHead, AuditSpan, Timestamp, api::AuditEvent, audit_hash,
+};
+use serde_json::Value;
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
@@ -21,31 +21,12 @@ pub(super) struct Entry {
     pub(super) object: Option<Value>,
 }
 
-/// Whether the log is whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chain {
-    /// Every event follows from the one before.
-    Whole {
-        /// How many there are.
-        events: u64,
-    },
-    /// The event with this sequence was changed, or one before it is missing.
-    Broken {
-        /// Where the chain breaks.
-        sequence: u64,
-    },
-}
-
 pub(super) async fn append(
     connection: &mut SqliteConnection,
     entry: &Entry,
 ) -> Result<(), StoreError> {
-    let last =
-        sqlx::query("SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1")
-            .fetch_optional(&mut *connection)
-            .await?;
-    let (sequence, previous_hash) = match last {
-        Some(row) => (row.unsigned("sequence")? + 1, row.text("hash")?),
+    let (sequence, previous_hash) = match last(connection).await? {
+        Some((sequence, hash)) => (sequence + 1, hash),
         None => (1, String::new()),
     };
     let mut event = AuditEvent {
@@ -57,7 +38,7 @@ pub(super) async fn append(
         object: entry.object.clone(),
         hash: String::new(),
     };
-    event.hash = chain_hash(&previous_hash, &event);
+    event.hash = audit_hash(&previous_hash, &event);
     sqlx::query(
         "INSERT INTO audit_events (sequence, at, actor, operation, object_id, object, hash)
          VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -105,65 +86,100 @@ pub(crate) async fn list(
     rows.iter().map(from_row).collect()
 }
 
-/// Walks the whole chain.
-pub(crate) async fn verify(connection: &mut SqliteConnection) -> Result<Chain, StoreError> {
-    /// Few enough to hold in memory, enough to be quick.
-    const STEP: i64 = 1000;
-    let mut previous_hash = String::new();
-    let mut sequence = 0;
+/// Events with a greater sequence than `after`, oldest first.
+pub(crate) async fn read_after(
+    connection: &mut SqliteConnection,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    let rows = rows_after(connection, after, limit).await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// The sequence of the last event before `time`, zero when there is none.
+pub(crate) async fn last_before(
+    connection: &mut SqliteConnection,
+    time: Timestamp,
+) -> Result<u64, StoreError> {
+    let row =
+        sqlx::query("SELECT coalesce(max(sequence), 0) AS sequence FROM audit_events WHERE at < ?")
+            .bind(time.as_millis())
+            .fetch_one(connection)
+            .await?;
+    row.unsigned("sequence")
+}
+
+/// The end of the log, if it has begun.
+pub(crate) async fn head(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> Result<Option<AuditHead>, StoreError> {
+    let last = last(connection).await?;
+    Ok(last.map(|(sequence, hash)| AuditHead { sequence, hash, at: now }))
+}
+
+/// Whether the log holds exactly the event that the head names.
+pub(crate) async fn agrees_with(
+    connection: &mut SqliteConnection,
+    head: &AuditHead,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM audit_events WHERE sequence = ? AND hash = ?")
+        .bind(to_integer(head.sequence))
+        .bind(&head.hash)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Walks the whole log. Says what is wrong with it, if anything.
+pub(crate) async fn verify(
+    connection: &mut SqliteConnection,
+    mut chain: AuditChain,
+) -> Result<Result<AuditSpan, AuditFault>, StoreError> {
+    let mut after = 0;
     loop {
-        let rows =
-            sqlx::query("SELECT * FROM audit_events WHERE sequence > ? ORDER BY sequence LIMIT ?")
-                .bind(to_integer(sequence))
-                .bind(STEP)
-                .fetch_all(&mut *connection)
-                .await?;
+        let rows = rows_after(connection, after, STEP).await?;
         if rows.is_empty() {
-            return Ok(Chain::Whole { events: sequence });
+            return Ok(chain.finish());
         }
         for row in &rows {
-            // Read before anything is judged: a row that does not parse was tampered with.
-            let event = match from_row(row) {
-                Ok(event) => event,
-                Err(StoreError::Corrupt { .. }) => {
-                    return Ok(Chain::Broken { sequence: row.unsigned("sequence")? });
-                }
+            let sequence = row.unsigned("sequence")?;
+            let checked = match from_row(row) {
+                Ok(event) => chain.handle_event(&event),
+                // A row that does not parse was tampered with.
+                Err(StoreError::Corrupt { .. }) => Err(AuditFault::Changed { sequence }),
                 Err(error) => return Err(error),
             };
-            if event.sequence != sequence + 1 || event.hash != chain_hash(&previous_hash, &event) {
-                return Ok(Chain::Broken { sequence: event.sequence });
+            if let Err(fault) = checked {
+                return Ok(Err(fault));
             }
-            sequence = event.sequence;
-            previous_hash = event.hash;
+            after = sequence;
         }
     }
 }
 
-/// SHA-256 over the previous hash, a line feed, and the event as a JSON array without white space
-/// and with members of objects in alphabetical order: whoever holds the events can check the chain.
-fn chain_hash(previous_hash: &str, event: &AuditEvent) -> String {
-    let content = json!([
-        event.sequence,
-        event.at,
-        event.actor,
-        event.operation,
-        event.object_id,
-        event.object.as_ref().map(alphabetical)
-    ]);
-    sha256_base64url(format!("{previous_hash}\n{content}").as_bytes())
+/// Few enough events to hold in memory, enough to be quick.
+pub(crate) const STEP: u32 = 1000;
+
+async fn rows_after(
+    connection: &mut SqliteConnection,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM audit_events WHERE sequence > ? ORDER BY sequence LIMIT ?")
+            .bind(to_integer(after))
+            .bind(limit)
+            .fetch_all(connection)
+            .await?;
+    Ok(rows)
 }
 
-/// The same value with the members of its objects in alphabetical order.
-fn alphabetical(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let sorted: BTreeMap<_, _> =
-                members.iter().map(|(name, member)| (name.clone(), alphabetical(member))).collect();
-            Value::Object(sorted.into_iter().collect())
-        }
-        Value::Array(items) => items.iter().map(alphabetical).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
-    }
+async fn last(connection: &mut SqliteConnection) -> Result<Option<(u64, String)>, StoreError> {
+    let row = sqlx::query("SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| Ok((row.unsigned("sequence")?, row.text("hash")?))).transpose()
 }
 
 fn from_row(row: &SqliteRow) -> Result<AuditEvent, StoreError> {
@@ -189,7 +205,7 @@ mod tests {
     use super::*;
     use crate::fixture::Fixture;
 
-    async fn verify_after(statements: &[&'static str]) -> Chain {
+    async fn verify_after(statements: &[&'static str]) -> Result<AuditSpan, AuditFault> {
         let fixture = Fixture::new().await;
         for name in ["ada", "bob", "eve"] {
             fixture.user(name).await;
@@ -204,12 +220,13 @@ mod tests {
         for statement in statements {
             sqlx::query(*statement).execute(change.connection()).await.unwrap();
         }
-        verify(change.connection()).await.unwrap()
+        verify(change.connection(), AuditChain::from_first([])).await.unwrap()
     }
 
     #[tokio::test]
     async fn an_untouched_log_is_whole() {
-        assert_eq!(verify_after(&[]).await, Chain::Whole { events: 4 });
+        let span = AuditSpan { first: 1, last: 4, anchored: true };
+        assert_eq!(verify_after(&[]).await, Ok(span));
     }
 
     #[tokio::test]
@@ -225,7 +242,7 @@ mod tests {
         ] {
             assert_eq!(
                 verify_after(&[statement]).await,
-                Chain::Broken { sequence: 2 },
+                Err(AuditFault::Changed { sequence: 2 }),
                 "{statement}"
             );
         }
@@ -234,13 +251,13 @@ mod tests {
     #[tokio::test]
     async fn a_missing_event_breaks_the_chain() {
         let removed = verify_after(&["DELETE FROM audit_events WHERE sequence = 2"]).await;
-        assert_eq!(removed, Chain::Broken { sequence: 3 });
+        assert_eq!(removed, Err(AuditFault::Removed { sequence: 2 }));
         let renumbered = verify_after(&[
             "DELETE FROM audit_events WHERE sequence = 2",
             "UPDATE audit_events SET sequence = sequence - 1 WHERE sequence > 2",
         ])
         .await;
-        assert_eq!(renumbered, Chain::Broken { sequence: 2 });
+        assert_eq!(renumbered, Err(AuditFault::Changed { sequence: 2 }));
     }
 
     #[tokio::test]
