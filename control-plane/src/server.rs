@@ -9,6 +9,11 @@ use std::{
 
 use anyhow::Context as _;
 use axum::Router;
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -23,7 +28,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use crate::{api, app::App, data_dir::Certificate};
+use crate::{
+    api::{self, PeerAddress},
+    app::App,
+    data_dir::Certificate,
+};
 
 /// Connections at a time; further ones wait in the kernel. Each connector holds one.
 const MAX_CONNECTIONS: usize = 4096;
@@ -172,7 +181,11 @@ impl Acceptor {
                 return;
             }
         };
-        let connection = self.http.serve_connection(TokioIo::new(stream), self.service.clone());
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(PeerAddress(peer.ip()));
+            self.service.call(request)
+        });
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {
             debug!(%peer, error, "Connection ended with an error");
         }

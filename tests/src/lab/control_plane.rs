@@ -377,7 +377,10 @@ fn text(object: &Value, field: &str) -> String {
 #[track_caller]
 fn spawn(host: &Host, data_dir: &Path, address: SocketAddr) -> Process {
     host.command(binary("adit-control"))
-        .args(["serve", "--data-dir"])
+        .arg("serve")
+        // Tests ask and fail more often than anybody should.
+        .args(["--requests-per-address=1000000000", "--requests-per-token=1000000000"])
+        .args(["--failures-per-address=1000000000", "--data-dir"])
         .arg(data_dir)
         .args(["--listen", &address.to_string()])
         .args(["--public-url", &format!("https://{address}")])

@@ -64,6 +64,7 @@ impl Server {
     fn spawn(&self) -> anyhow::Result<(Child, ChildStderr)> {
         let mut child = Command::new(&self.program)
             .args(["serve", "--listen", "127.0.0.1:0", "--public-url", "https://127.0.0.1:8443"])
+            .args(["--requests-per-address=1000000000", "--requests-per-token=1000000000"])
             .arg("--data-dir")
             .arg(&self.data_dir)
             .stdin(Stdio::null())
