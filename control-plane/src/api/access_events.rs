@@ -51,11 +51,12 @@ struct AccessEventQuery {
 }
 
 /// Lists what was decided of flows, newest first. The newest million events are kept.
-#[utoipa::path(get, path = "/v1/access-events", tag = "access-events", params(AccessEventQuery),
+#[utoipa::path(get, path = "/v1/access-events", tag = "access-events",
+    security(("api_token" = ["access-events:read"])), params(AccessEventQuery),
     responses((status = 200, description = "Found.", body = Page<AccessEvent>), ListRefusals))]
 async fn list_access_events(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<AccessEvent>,
     Query(query): Query<AccessEventQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;

@@ -8,7 +8,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{ReadRefusals, RemoveRefusals, SubcreateRefusals, SublistRefusals},
     request::{IdempotencyHeader, IfMatch, IfMatchHeader, Json, ListQuery, Path, Query},
     response::page,
@@ -27,14 +27,14 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 /// Lists the tokens of a site with which no connector joined yet, oldest first.
 #[utoipa::path(get, path = "/v1/sites/{id}/connector-tokens", tag = "connector-tokens",
-    params(("id" = SiteId, Path), ListQuery),
+    security(("api_token" = ["connector-tokens:read"])), params(("id" = SiteId, Path), ListQuery),
     responses(
         (status = 200, description = "Found.", body = Page<ConnectorToken>),
         SublistRefusals,
     ))]
 async fn list_connector_tokens(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<ConnectorToken>,
     Path(site_id): Path<SiteId>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
@@ -49,14 +49,14 @@ async fn list_connector_tokens(
 
 /// Creates a token with which one connector joins. Only this answer holds it.
 #[utoipa::path(post, path = "/v1/sites/{id}/connector-tokens", tag = "connector-tokens",
-    params(("id" = SiteId, Path), IdempotencyHeader), request_body = ConnectorTokenWrite,
+    security(("api_token" = ["connector-tokens:write"])), params(("id" = SiteId, Path), IdempotencyHeader), request_body = ConnectorTokenWrite,
     responses(
         (status = 201, description = "Created.", body = ConnectorTokenCreated),
         SubcreateRefusals,
     ))]
 async fn create_connector_token(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<ConnectorToken>,
     Path(site_id): Path<SiteId>,
     Json(write): Json<ConnectorTokenWrite>,
 ) -> Result<Created, ApiError> {
@@ -65,11 +65,11 @@ async fn create_connector_token(
 
 /// Reads a connector token, without its secret.
 #[utoipa::path(get, path = "/v1/connector-tokens/{id}", tag = "connector-tokens",
-    params(("id" = ConnectorTokenId, Path)),
+    security(("api_token" = ["connector-tokens:read"])), params(("id" = ConnectorTokenId, Path)),
     responses((status = 200, description = "Found.", body = ConnectorToken), ReadRefusals))]
 async fn read_connector_token(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<ConnectorToken>,
     Path(id): Path<ConnectorTokenId>,
 ) -> Result<Versioned<ConnectorToken>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -80,11 +80,11 @@ async fn read_connector_token(
 
 /// Deletes a connector token, so that no connector joins with it.
 #[utoipa::path(delete, path = "/v1/connector-tokens/{id}", tag = "connector-tokens",
-    params(("id" = ConnectorTokenId, Path), IfMatchHeader),
+    security(("api_token" = ["connector-tokens:write"])), params(("id" = ConnectorTokenId, Path), IfMatchHeader),
     responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_connector_token(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<ConnectorToken>,
     Path(id): Path<ConnectorTokenId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{ListRefusals, ReadRefusals, RemoveRefusals, ReplaceRefusals},
     request::{IfMatch, IfMatchHeader, Json, Path, Query, limit, read_cursor},
     response::page,
@@ -46,11 +46,12 @@ struct ConnectorQuery {
 }
 
 /// Lists connectors, oldest first.
-#[utoipa::path(get, path = "/v1/connectors", tag = "connectors", params(ConnectorQuery),
+#[utoipa::path(get, path = "/v1/connectors", tag = "connectors",
+    security(("api_token" = ["connectors:read"])), params(ConnectorQuery),
     responses((status = 200, description = "Found.", body = Page<Connector>), ListRefusals))]
 async fn list_connectors(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Connector>,
     Query(query): Query<ConnectorQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
@@ -64,11 +65,11 @@ async fn list_connectors(
 
 /// Reads a connector.
 #[utoipa::path(get, path = "/v1/connectors/{id}", tag = "connectors",
-    params(("id" = ConnectorId, Path)),
+    security(("api_token" = ["connectors:read"])), params(("id" = ConnectorId, Path)),
     responses((status = 200, description = "Found.", body = Connector), ReadRefusals))]
 async fn read_connector(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Connector>,
     Path(id): Path<ConnectorId>,
 ) -> Result<Versioned<Connector>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -79,11 +80,11 @@ async fn read_connector(
 
 /// Replaces a connector's name and endpoints.
 #[utoipa::path(put, path = "/v1/connectors/{id}", tag = "connectors",
-    params(("id" = ConnectorId, Path), IfMatchHeader), request_body = ConnectorWrite,
+    security(("api_token" = ["connectors:write"])), params(("id" = ConnectorId, Path), IfMatchHeader), request_body = ConnectorWrite,
     responses((status = 200, description = "Found.", body = Connector), ReplaceRefusals))]
 async fn replace_connector(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Connector>,
     Path(id): Path<ConnectorId>,
     if_match: IfMatch,
     Json(write): Json<ConnectorWrite>,
@@ -93,11 +94,11 @@ async fn replace_connector(
 
 /// Deletes a connector and shuts it out.
 #[utoipa::path(delete, path = "/v1/connectors/{id}", tag = "connectors",
-    params(("id" = ConnectorId, Path), IfMatchHeader),
+    security(("api_token" = ["connectors:write"])), params(("id" = ConnectorId, Path), IfMatchHeader),
     responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_connector(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Connector>,
     Path(id): Path<ConnectorId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {

@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{Approval, ReadActor, WriteActor},
     problem::{
         ActionRefusals, CreateRefusals, FileRefusals, ListRefusals, ReadRefusals, RemoveRefusals,
     },
@@ -56,11 +56,12 @@ struct DeviceQuery {
 }
 
 /// Lists devices, oldest first.
-#[utoipa::path(get, path = "/v1/devices", tag = "devices", params(DeviceQuery),
+#[utoipa::path(get, path = "/v1/devices", tag = "devices",
+    security(("api_token" = ["devices:read"])), params(DeviceQuery),
     responses((status = 200, description = "Found.", body = Page<Device>), ListRefusals))]
 async fn list_devices(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Device>,
     Query(query): Query<DeviceQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
@@ -73,23 +74,25 @@ async fn list_devices(
 }
 
 /// Registers a plain WireGuard device: a router, a phone, whatever speaks WireGuard.
-#[utoipa::path(post, path = "/v1/devices", tag = "devices", params(IdempotencyHeader),
+#[utoipa::path(post, path = "/v1/devices", tag = "devices",
+    security(("api_token" = ["devices:write"])), params(IdempotencyHeader),
     request_body = WireguardDeviceWrite,
     responses((status = 201, description = "Created.", body = Device), CreateRefusals))]
 async fn create_device(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Device>,
     Json(write): Json<WireguardDeviceWrite>,
 ) -> Result<Created, ApiError> {
     app::devices::create(&app, actor.into(), write).await
 }
 
 /// Reads a device.
-#[utoipa::path(get, path = "/v1/devices/{id}", tag = "devices", params(("id" = DeviceId, Path)),
+#[utoipa::path(get, path = "/v1/devices/{id}", tag = "devices",
+    security(("api_token" = ["devices:read"])), params(("id" = DeviceId, Path)),
     responses((status = 200, description = "Found.", body = Device), ReadRefusals))]
 async fn read_device(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Device>,
     Path(id): Path<DeviceId>,
 ) -> Result<Versioned<Device>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -99,11 +102,11 @@ async fn read_device(
 
 /// Deletes a device and cuts what it does.
 #[utoipa::path(delete, path = "/v1/devices/{id}", tag = "devices",
-    params(("id" = DeviceId, Path), IfMatchHeader),
+    security(("api_token" = ["devices:write"])), params(("id" = DeviceId, Path), IfMatchHeader),
     responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_device(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Device>,
     Path(id): Path<DeviceId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {
@@ -113,11 +116,11 @@ async fn delete_device(
 
 /// Lets a device connect that waits, or that was revoked.
 #[utoipa::path(post, path = "/v1/devices/{id}/approve", tag = "devices",
-    params(("id" = DeviceId, Path), IfMatchHeader),
+    security(("api_token" = ["approvals:write"])), params(("id" = DeviceId, Path), IfMatchHeader),
     responses((status = 200, description = "Found.", body = Device), ActionRefusals))]
 async fn approve_device(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Approval>,
     Path(id): Path<DeviceId>,
     if_match: IfMatch,
 ) -> Result<Versioned<Device>, ApiError> {
@@ -126,11 +129,11 @@ async fn approve_device(
 
 /// Cuts what a device does and refuses it until it is approved anew.
 #[utoipa::path(post, path = "/v1/devices/{id}/revoke", tag = "devices",
-    params(("id" = DeviceId, Path), IfMatchHeader),
+    security(("api_token" = ["approvals:write"])), params(("id" = DeviceId, Path), IfMatchHeader),
     responses((status = 200, description = "Found.", body = Device), ActionRefusals))]
 async fn revoke_device(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Approval>,
     Path(id): Path<DeviceId>,
     if_match: IfMatch,
 ) -> Result<Versioned<Device>, ApiError> {
@@ -139,14 +142,14 @@ async fn revoke_device(
 
 /// Reads the file that `wg-quick` takes. Its owner adds the private key.
 #[utoipa::path(get, path = "/v1/devices/{id}/wireguard-config", tag = "devices",
-    params(("id" = DeviceId, Path)),
+    security(("api_token" = ["devices:read"])), params(("id" = DeviceId, Path)),
     responses(
         (status = 200, description = "Found.", body = String, content_type = "text/plain"),
         FileRefusals,
     ))]
 async fn read_wireguard_config(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Device>,
     Path(id): Path<DeviceId>,
 ) -> Result<Response, ApiError> {
     let text = app::devices::configuration_file(&app, id).await?;

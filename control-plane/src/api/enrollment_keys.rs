@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{CreateRefusals, ListRefusals, ReadRefusals, RemoveRefusals},
     request::{IdempotencyHeader, IfMatch, IfMatchHeader, Json, Path, Query, limit, read_cursor},
     response::page,
@@ -45,11 +45,11 @@ struct EnrollmentKeyQuery {
 
 /// Lists enrolment keys, oldest first.
 #[utoipa::path(get, path = "/v1/enrollment-keys", tag = "enrollment-keys",
-    params(EnrollmentKeyQuery),
+    security(("api_token" = ["enrollment-keys:read"])), params(EnrollmentKeyQuery),
     responses((status = 200, description = "Found.", body = Page<EnrollmentKey>), ListRefusals))]
 async fn list_enrollment_keys(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<EnrollmentKey>,
     Query(query): Query<EnrollmentKeyQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
@@ -62,14 +62,14 @@ async fn list_enrollment_keys(
 
 /// Creates a key with which devices join. Only this answer holds it.
 #[utoipa::path(post, path = "/v1/enrollment-keys", tag = "enrollment-keys",
-    params(IdempotencyHeader), request_body = EnrollmentKeyWrite,
+    security(("api_token" = ["enrollment-keys:write"])), params(IdempotencyHeader), request_body = EnrollmentKeyWrite,
     responses(
         (status = 201, description = "Created.", body = EnrollmentKeyCreated),
         CreateRefusals,
     ))]
 async fn create_enrollment_key(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<EnrollmentKey>,
     Json(write): Json<EnrollmentKeyWrite>,
 ) -> Result<Created, ApiError> {
     app::enrollment_keys::create(&app, actor.into(), write).await
@@ -77,11 +77,11 @@ async fn create_enrollment_key(
 
 /// Reads an enrolment key, without its secret.
 #[utoipa::path(get, path = "/v1/enrollment-keys/{id}", tag = "enrollment-keys",
-    params(("id" = EnrollmentKeyId, Path)),
+    security(("api_token" = ["enrollment-keys:read"])), params(("id" = EnrollmentKeyId, Path)),
     responses((status = 200, description = "Found.", body = EnrollmentKey), ReadRefusals))]
 async fn read_enrollment_key(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<EnrollmentKey>,
     Path(id): Path<EnrollmentKeyId>,
 ) -> Result<Versioned<EnrollmentKey>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -90,11 +90,11 @@ async fn read_enrollment_key(
 
 /// Deletes an enrolment key, so that no device joins with it. Those that did stay.
 #[utoipa::path(delete, path = "/v1/enrollment-keys/{id}", tag = "enrollment-keys",
-    params(("id" = EnrollmentKeyId, Path), IfMatchHeader),
+    security(("api_token" = ["enrollment-keys:write"])), params(("id" = EnrollmentKeyId, Path), IfMatchHeader),
     responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_enrollment_key(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<EnrollmentKey>,
     Path(id): Path<EnrollmentKeyId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {

@@ -1,6 +1,6 @@
 //! `/v1/policy/explain`
 
-use adit_proto::api::{ExplainRequest, Explanation};
+use adit_proto::api::{ExplainRequest, Explanation, Policy};
 use axum::{extract::State, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -17,11 +17,11 @@ pub(super) fn router() -> OpenApiRouter<App> {
 /// Says what would be decided of a flow, and by what. The connector decides by the same rules; what
 /// is not known here, such as the device's outer address, is held against it.
 #[utoipa::path(post, path = "/v1/policy/explain", tag = "policies",
-    request_body = ExplainRequest,
+    security(("api_token" = ["policies:read"])), request_body = ExplainRequest,
     responses((status = 200, description = "Explained.", body = Explanation), SimulateRefusals))]
 async fn explain(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Policy>,
     Json(request): Json<ExplainRequest>,
 ) -> Result<Response, ApiError> {
     let explanation = app::evaluation::explain(&app, &request).await?;

@@ -8,7 +8,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{
         CreateRefusals, ListRefusals, ReadRefusals, RemoveRefusals, ReplaceRefusals,
         SublistRefusals,
@@ -31,11 +31,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// Lists groups, oldest first.
-#[utoipa::path(get, path = "/v1/groups", tag = "groups", params(ListQuery),
+#[utoipa::path(get, path = "/v1/groups", tag = "groups",
+    security(("api_token" = ["groups:read"])), params(ListQuery),
     responses((status = 200, description = "Found.", body = Page<Group>), ListRefusals))]
 async fn list_groups(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Group>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     let (limit, after) = (query.limit()?, query.after()?);
@@ -46,22 +47,24 @@ async fn list_groups(
 }
 
 /// Creates a group.
-#[utoipa::path(post, path = "/v1/groups", tag = "groups", params(IdempotencyHeader),
+#[utoipa::path(post, path = "/v1/groups", tag = "groups",
+    security(("api_token" = ["groups:write"])), params(IdempotencyHeader),
     request_body = GroupWrite, responses((status = 201, description = "Created.", body = Group), CreateRefusals))]
 async fn create_group(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Group>,
     Json(write): Json<GroupWrite>,
 ) -> Result<Created, ApiError> {
     app::groups::create(&app, actor.into(), write).await
 }
 
 /// Reads a group.
-#[utoipa::path(get, path = "/v1/groups/{id}", tag = "groups", params(("id" = GroupId, Path)),
+#[utoipa::path(get, path = "/v1/groups/{id}", tag = "groups",
+    security(("api_token" = ["groups:read"])), params(("id" = GroupId, Path)),
     responses((status = 200, description = "Found.", body = Group), ReadRefusals))]
 async fn read_group(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Group>,
     Path(id): Path<GroupId>,
 ) -> Result<Versioned<Group>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -70,11 +73,11 @@ async fn read_group(
 
 /// Replaces a group.
 #[utoipa::path(put, path = "/v1/groups/{id}", tag = "groups",
-    params(("id" = GroupId, Path), IfMatchHeader), request_body = GroupWrite,
+    security(("api_token" = ["groups:write"])), params(("id" = GroupId, Path), IfMatchHeader), request_body = GroupWrite,
     responses((status = 200, description = "Found.", body = Group), ReplaceRefusals))]
 async fn replace_group(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Group>,
     Path(id): Path<GroupId>,
     if_match: IfMatch,
     Json(write): Json<GroupWrite>,
@@ -84,10 +87,10 @@ async fn replace_group(
 
 /// Deletes a group that no policy names.
 #[utoipa::path(delete, path = "/v1/groups/{id}", tag = "groups",
-    params(("id" = GroupId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
+    security(("api_token" = ["groups:write"])), params(("id" = GroupId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_group(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Group>,
     Path(id): Path<GroupId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {
@@ -97,11 +100,11 @@ async fn delete_group(
 
 /// Lists the members of a group, oldest user first.
 #[utoipa::path(get, path = "/v1/groups/{id}/members", tag = "groups",
-    params(("id" = GroupId, Path), ListQuery),
+    security(("api_token" = ["groups:read"])), params(("id" = GroupId, Path), ListQuery),
     responses((status = 200, description = "Found.", body = Page<User>), SublistRefusals))]
 async fn list_members(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Group>,
     Path(id): Path<GroupId>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
@@ -115,11 +118,11 @@ async fn list_members(
 
 /// Puts a user into a group; nothing happens when the user is a member already.
 #[utoipa::path(put, path = "/v1/groups/{id}/members/{user_id}", tag = "groups",
-    params(("id" = GroupId, Path), ("user_id" = UserId, Path)),
+    security(("api_token" = ["groups:write"])), params(("id" = GroupId, Path), ("user_id" = UserId, Path)),
     responses((status = 204, description = "The user is a member."), RemoveRefusals))]
 async fn add_member(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Group>,
     Path((id, user_id)): Path<(GroupId, UserId)>,
 ) -> Result<StatusCode, ApiError> {
     app::groups::insert_member(&app, actor.into(), id, user_id).await?;
@@ -128,11 +131,11 @@ async fn add_member(
 
 /// Takes a user out of a group and cuts what only this group permitted.
 #[utoipa::path(delete, path = "/v1/groups/{id}/members/{user_id}", tag = "groups",
-    params(("id" = GroupId, Path), ("user_id" = UserId, Path)),
+    security(("api_token" = ["groups:write"])), params(("id" = GroupId, Path), ("user_id" = UserId, Path)),
     responses((status = 204, description = "The user is no member any more."), RemoveRefusals))]
 async fn remove_member(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Group>,
     Path((id, user_id)): Path<(GroupId, UserId)>,
 ) -> Result<StatusCode, ApiError> {
     app::groups::remove_member(&app, actor.into(), id, user_id).await?;

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{CreateRefusals, GuardedReplaceRefusals, ListRefusals, ReadRefusals, RemoveRefusals},
     request::{IdempotencyHeader, IfMatch, IfMatchHeader, Json, Path, Query, limit, read_cursor},
     response::page,
@@ -49,11 +49,12 @@ struct PolicyQuery {
 }
 
 /// Lists policies, oldest first.
-#[utoipa::path(get, path = "/v1/policies", tag = "policies", params(PolicyQuery),
+#[utoipa::path(get, path = "/v1/policies", tag = "policies",
+    security(("api_token" = ["policies:read"])), params(PolicyQuery),
     responses((status = 200, description = "Found.", body = Page<Policy>), ListRefusals))]
 async fn list_policies(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Policy>,
     Query(query): Query<PolicyQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
@@ -69,22 +70,24 @@ async fn list_policies(
 }
 
 /// Creates a policy.
-#[utoipa::path(post, path = "/v1/policies", tag = "policies", params(IdempotencyHeader),
+#[utoipa::path(post, path = "/v1/policies", tag = "policies",
+    security(("api_token" = ["policies:write"])), params(IdempotencyHeader),
     request_body = PolicyWrite, responses((status = 201, description = "Created.", body = Policy), CreateRefusals))]
 async fn create_policy(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Policy>,
     Json(write): Json<PolicyWrite>,
 ) -> Result<Created, ApiError> {
     app::policies::create(&app, actor.into(), write).await
 }
 
 /// Reads a policy.
-#[utoipa::path(get, path = "/v1/policies/{id}", tag = "policies", params(("id" = PolicyId, Path)),
+#[utoipa::path(get, path = "/v1/policies/{id}", tag = "policies",
+    security(("api_token" = ["policies:read"])), params(("id" = PolicyId, Path)),
     responses((status = 200, description = "Found.", body = Policy), ReadRefusals))]
 async fn read_policy(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Policy>,
     Path(id): Path<PolicyId>,
 ) -> Result<Versioned<Policy>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -93,11 +96,11 @@ async fn read_policy(
 
 /// Replaces a policy; flows are decided anew at once.
 #[utoipa::path(put, path = "/v1/policies/{id}", tag = "policies",
-    params(("id" = PolicyId, Path), IfMatchHeader), request_body = PolicyWrite,
+    security(("api_token" = ["policies:write"])), params(("id" = PolicyId, Path), IfMatchHeader), request_body = PolicyWrite,
     responses((status = 200, description = "Found.", body = Policy), GuardedReplaceRefusals))]
 async fn replace_policy(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Policy>,
     Path(id): Path<PolicyId>,
     if_match: IfMatch,
     Json(write): Json<PolicyWrite>,
@@ -107,10 +110,10 @@ async fn replace_policy(
 
 /// Deletes a policy; flows are decided anew at once.
 #[utoipa::path(delete, path = "/v1/policies/{id}", tag = "policies",
-    params(("id" = PolicyId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
+    security(("api_token" = ["policies:write"])), params(("id" = PolicyId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_policy(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Policy>,
     Path(id): Path<PolicyId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{CreateRefusals, GuardedReplaceRefusals, ListRefusals, ReadRefusals, RemoveRefusals},
     request::{IdempotencyHeader, IfMatch, IfMatchHeader, Json, Path, Query, limit, read_cursor},
     response::page,
@@ -49,11 +49,12 @@ struct ResourceQuery {
 }
 
 /// Lists resources, oldest first.
-#[utoipa::path(get, path = "/v1/resources", tag = "resources", params(ResourceQuery),
+#[utoipa::path(get, path = "/v1/resources", tag = "resources",
+    security(("api_token" = ["resources:read"])), params(ResourceQuery),
     responses((status = 200, description = "Found.", body = Page<Resource>), ListRefusals))]
 async fn list_resources(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Resource>,
     Query(query): Query<ResourceQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
@@ -66,22 +67,24 @@ async fn list_resources(
 }
 
 /// Creates a resource.
-#[utoipa::path(post, path = "/v1/resources", tag = "resources", params(IdempotencyHeader),
+#[utoipa::path(post, path = "/v1/resources", tag = "resources",
+    security(("api_token" = ["resources:write"])), params(IdempotencyHeader),
     request_body = ResourceWrite, responses((status = 201, description = "Created.", body = Resource), CreateRefusals))]
 async fn create_resource(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Resource>,
     Json(write): Json<ResourceWrite>,
 ) -> Result<Created, ApiError> {
     app::resources::create(&app, actor.into(), write).await
 }
 
 /// Reads a resource.
-#[utoipa::path(get, path = "/v1/resources/{id}", tag = "resources", params(("id" = ResourceId, Path)),
+#[utoipa::path(get, path = "/v1/resources/{id}", tag = "resources",
+    security(("api_token" = ["resources:read"])), params(("id" = ResourceId, Path)),
     responses((status = 200, description = "Found.", body = Resource), ReadRefusals))]
 async fn read_resource(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Resource>,
     Path(id): Path<ResourceId>,
 ) -> Result<Versioned<Resource>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -90,11 +93,11 @@ async fn read_resource(
 
 /// Replaces a resource; flows are decided anew at once.
 #[utoipa::path(put, path = "/v1/resources/{id}", tag = "resources",
-    params(("id" = ResourceId, Path), IfMatchHeader), request_body = ResourceWrite,
+    security(("api_token" = ["resources:write"])), params(("id" = ResourceId, Path), IfMatchHeader), request_body = ResourceWrite,
     responses((status = 200, description = "Found.", body = Resource), GuardedReplaceRefusals))]
 async fn replace_resource(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Resource>,
     Path(id): Path<ResourceId>,
     if_match: IfMatch,
     Json(write): Json<ResourceWrite>,
@@ -105,10 +108,10 @@ async fn replace_resource(
 
 /// Deletes a resource that no policy names.
 #[utoipa::path(delete, path = "/v1/resources/{id}", tag = "resources",
-    params(("id" = ResourceId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
+    security(("api_token" = ["resources:write"])), params(("id" = ResourceId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_resource(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Resource>,
     Path(id): Path<ResourceId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {

@@ -8,7 +8,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{CreateRefusals, ListRefusals, ReadRefusals, RemoveRefusals, ReplaceRefusals},
     request::{IdempotencyHeader, IfMatch, IfMatchHeader, Json, ListQuery, Path, Query},
     response::page,
@@ -28,11 +28,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// Lists sites, oldest first.
-#[utoipa::path(get, path = "/v1/sites", tag = "sites", params(ListQuery),
+#[utoipa::path(get, path = "/v1/sites", tag = "sites",
+    security(("api_token" = ["sites:read"])), params(ListQuery),
     responses((status = 200, description = "Found.", body = Page<Site>), ListRefusals))]
 async fn list_sites(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Site>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     let (limit, after) = (query.limit()?, query.after()?);
@@ -43,22 +44,24 @@ async fn list_sites(
 }
 
 /// Creates a site.
-#[utoipa::path(post, path = "/v1/sites", tag = "sites", params(IdempotencyHeader),
+#[utoipa::path(post, path = "/v1/sites", tag = "sites",
+    security(("api_token" = ["sites:write"])), params(IdempotencyHeader),
     request_body = SiteWrite, responses((status = 201, description = "Created.", body = Site), CreateRefusals))]
 async fn create_site(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Site>,
     Json(write): Json<SiteWrite>,
 ) -> Result<Created, ApiError> {
     app::sites::create(&app, actor.into(), write).await
 }
 
 /// Reads a site.
-#[utoipa::path(get, path = "/v1/sites/{id}", tag = "sites", params(("id" = SiteId, Path)),
+#[utoipa::path(get, path = "/v1/sites/{id}", tag = "sites",
+    security(("api_token" = ["sites:read"])), params(("id" = SiteId, Path)),
     responses((status = 200, description = "Found.", body = Site), ReadRefusals))]
 async fn read_site(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<Site>,
     Path(id): Path<SiteId>,
 ) -> Result<Versioned<Site>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -67,11 +70,11 @@ async fn read_site(
 
 /// Replaces a site.
 #[utoipa::path(put, path = "/v1/sites/{id}", tag = "sites",
-    params(("id" = SiteId, Path), IfMatchHeader), request_body = SiteWrite,
+    security(("api_token" = ["sites:write"])), params(("id" = SiteId, Path), IfMatchHeader), request_body = SiteWrite,
     responses((status = 200, description = "Found.", body = Site), ReplaceRefusals))]
 async fn replace_site(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Site>,
     Path(id): Path<SiteId>,
     if_match: IfMatch,
     Json(write): Json<SiteWrite>,
@@ -81,10 +84,10 @@ async fn replace_site(
 
 /// Deletes a site that has neither resources nor connectors, and its connector tokens.
 #[utoipa::path(delete, path = "/v1/sites/{id}", tag = "sites",
-    params(("id" = SiteId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
+    security(("api_token" = ["sites:write"])), params(("id" = SiteId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_site(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<Site>,
     Path(id): Path<SiteId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {

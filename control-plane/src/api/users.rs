@@ -8,7 +8,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    authentication::{AdminActor, ReadActor},
+    authentication::{ReadActor, WriteActor},
     problem::{CreateRefusals, ListRefusals, ReadRefusals, RemoveRefusals, ReplaceRefusals},
     request::{IdempotencyHeader, IfMatch, IfMatchHeader, Json, ListQuery, Path, Query},
     response::page,
@@ -28,11 +28,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// Lists users, oldest first.
-#[utoipa::path(get, path = "/v1/users", tag = "users", params(ListQuery),
+#[utoipa::path(get, path = "/v1/users", tag = "users",
+    security(("api_token" = ["users:read"])), params(ListQuery),
     responses((status = 200, description = "Found.", body = Page<User>), ListRefusals))]
 async fn list_users(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<User>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     let (limit, after) = (query.limit()?, query.after()?);
@@ -43,22 +44,24 @@ async fn list_users(
 }
 
 /// Creates a user.
-#[utoipa::path(post, path = "/v1/users", tag = "users", params(IdempotencyHeader),
+#[utoipa::path(post, path = "/v1/users", tag = "users",
+    security(("api_token" = ["users:write"])), params(IdempotencyHeader),
     request_body = UserWrite, responses((status = 201, description = "Created.", body = User), CreateRefusals))]
 async fn create_user(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<User>,
     Json(write): Json<UserWrite>,
 ) -> Result<Created, ApiError> {
     app::users::create(&app, actor.into(), write).await
 }
 
 /// Reads a user.
-#[utoipa::path(get, path = "/v1/users/{id}", tag = "users", params(("id" = UserId, Path)),
+#[utoipa::path(get, path = "/v1/users/{id}", tag = "users",
+    security(("api_token" = ["users:read"])), params(("id" = UserId, Path)),
     responses((status = 200, description = "Found.", body = User), ReadRefusals))]
 async fn read_user(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<User>,
     Path(id): Path<UserId>,
 ) -> Result<Versioned<User>, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
@@ -67,11 +70,11 @@ async fn read_user(
 
 /// Replaces a user. One who is disabled is cut at once.
 #[utoipa::path(put, path = "/v1/users/{id}", tag = "users",
-    params(("id" = UserId, Path), IfMatchHeader), request_body = UserWrite,
+    security(("api_token" = ["users:write"])), params(("id" = UserId, Path), IfMatchHeader), request_body = UserWrite,
     responses((status = 200, description = "Found.", body = User), ReplaceRefusals))]
 async fn replace_user(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<User>,
     Path(id): Path<UserId>,
     if_match: IfMatch,
     Json(write): Json<UserWrite>,
@@ -81,10 +84,10 @@ async fn replace_user(
 
 /// Deletes a user with devices, enrolment keys and memberships, and cuts what the devices do.
 #[utoipa::path(delete, path = "/v1/users/{id}", tag = "users",
-    params(("id" = UserId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
+    security(("api_token" = ["users:write"])), params(("id" = UserId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
 async fn delete_user(
     State(app): State<App>,
-    actor: AdminActor,
+    actor: WriteActor<User>,
     Path(id): Path<UserId>,
     if_match: IfMatch,
 ) -> Result<StatusCode, ApiError> {
