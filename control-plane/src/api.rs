@@ -8,6 +8,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
+pub(crate) use rate_limit::PeerAddress;
+
 mod access_events;
 mod api_tokens;
 mod assertion;
@@ -38,9 +40,12 @@ mod policies;
 #[cfg(test)]
 mod policy_tests;
 mod problem;
+mod rate_limit;
 mod request;
 mod resources;
 mod response;
+#[cfg(test)]
+mod rights_tests;
 mod sites;
 mod stream;
 mod trace;
@@ -76,6 +81,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn(body::buffer))
+        .layer(middleware::from_fn_with_state(app.clone(), rate_limit::limit))
         .layer(middleware::from_fn_with_state(app.clone(), trace::trace))
         .with_state(app)
 }

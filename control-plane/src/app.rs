@@ -5,10 +5,13 @@ use std::{ops::Deref, sync::Arc, time::Instant};
 use adit_proto::Pin;
 use tokio::sync::watch;
 
-use crate::{app::live::Live, metrics::Metrics, signing::Signer, store::Store};
+use crate::{
+    app::live::Live, metrics::Metrics, rate_limits::RateLimits, signing::Signer, store::Store,
+};
 
 pub(crate) mod access_events;
 pub(crate) mod api_tokens;
+pub(crate) mod audit;
 pub(crate) mod bundle;
 pub(crate) mod client_config;
 pub(crate) mod connector_tokens;
@@ -28,6 +31,7 @@ pub(crate) mod policies;
 pub(crate) mod random;
 pub(crate) mod resources;
 pub(crate) mod revocation;
+pub(crate) mod roles;
 pub(crate) mod sites;
 pub(crate) mod users;
 pub(crate) mod validate;
@@ -44,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) signer: Signer,
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,
+    pub(crate) rate_limits: RateLimits,
     /// `https://host:port`, as it stands in join tokens.
     pub(crate) public_url: String,
     /// The pin of the HTTPS certificate, as it stands in join tokens.

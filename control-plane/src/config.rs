@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use adit_proto::{OrganisationKey, Timestamp};
 use clap::{Parser, Subcommand};
+
+use crate::rate_limits::Limits;
 
 /// The control plane of Adit: identities, resources and policies, by a REST API.
 #[derive(Debug, Parser)]
@@ -19,12 +22,48 @@ pub(crate) enum Command {
     Serve(ServeConfig),
     /// Prints the OpenAPI description of the REST API.
     Openapi,
-    /// Checks that nobody has tampered with the audit log; also while the control plane runs.
-    VerifyAudit {
+    /// Checks the audit log or hands it out; also while the control plane runs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// What to do with the audit log.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Checks that no event was changed, removed, reordered or cut off, and names the first.
+    Verify(VerifyAudit),
+    /// Writes the events as JSON lines to standard output.
+    Export {
         /// The folder of `serve --data-dir`.
         #[arg(long, env = "ADIT_CONTROL_DATA_DIR", value_name = "DIR")]
         data_dir: PathBuf,
+        /// Only events from this time on, such as 2026-01-31T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
     },
+}
+
+/// Which log to check, and against what.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct VerifyAudit {
+    /// The folder of `serve --data-dir`.
+    #[arg(
+        long,
+        env = "ADIT_CONTROL_DATA_DIR",
+        value_name = "DIR",
+        required_unless_present = "file"
+    )]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// What `audit export` wrote, in place of the database.
+    #[arg(long, value_name = "EXPORT")]
+    pub(crate) file: Option<PathBuf>,
+    /// A head that was kept: the answer of GET /v1/audit-events/head. May be repeated.
+    #[arg(long = "head", value_name = "FILE")]
+    pub(crate) heads: Vec<PathBuf>,
+    /// The organisation key that signs heads, as GET /v1/organisation lists it; the database's
+    /// unless said. May be repeated.
+    #[arg(long = "key", value_name = "KEY")]
+    pub(crate) keys: Vec<OrganisationKey>,
 }
 
 /// How to run.
@@ -49,6 +88,8 @@ pub(crate) struct ServeConfig {
     #[arg(long, env = "ADIT_CONTROL_ORGANISATION", value_name = "NAME", default_value = "Adit",
         value_parser = organisation_name)]
     pub(crate) organisation: String,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 fn public_url(text: &str) -> Result<String, String> {

@@ -1,6 +1,6 @@
 //! Why a request is refused.
 
-use adit_proto::api::ProblemCode;
+use adit_proto::api::{ProblemCode, Scope};
 
 use crate::store::StoreError;
 
@@ -12,13 +12,15 @@ pub(crate) struct ApiError {
     pub(crate) detail: String,
     /// The member of the body or query that is wrong.
     pub(crate) field: Option<String>,
+    /// What the caller would have to be allowed.
+    pub(crate) needed: Option<Scope>,
     /// What the log says and the caller does not learn.
     pub(crate) source: Option<anyhow::Error>,
 }
 
 impl ApiError {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), field: None, source: None }
+        Self { code, detail: detail.into(), field: None, needed: None, source: None }
     }
 
     /// There is none, or none that the caller may know of.
@@ -40,6 +42,15 @@ impl ApiError {
     pub(crate) fn internal(source: impl Into<anyhow::Error>) -> Self {
         let detail = "The control plane failed; its log says why.";
         Self { source: Some(source.into()), ..Self::new(ProblemCode::Internal, detail) }
+    }
+
+    /// Authenticated, but not allowed what `needed` says.
+    pub(crate) fn lacks(needed: Scope) -> Self {
+        let detail = format!(
+            "This needs the scope `{needed}`, which your API token has not; use one whose role \
+             and scopes include it."
+        );
+        Self { needed: Some(needed), ..Self::new(ProblemCode::NotAllowed, detail) }
     }
 
     pub(crate) fn not_authenticated() -> Self {

@@ -8,7 +8,7 @@ use std::{
 
 use adit_proto::{
     OrganisationId,
-    api::{ApiTokenWrite, Scope},
+    api::{ApiTokenWrite, Role},
 };
 use anyhow::{Context as _, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -101,11 +101,17 @@ async fn make(
     };
     organisation::insert(&mut change, &origin, &settings).await?;
 
-    let write = ApiTokenWrite { name: "first".to_owned(), scope: Scope::Admin, lifetime_s: None };
+    let write = ApiTokenWrite {
+        name: "first".to_owned(),
+        description: None,
+        role: Role::Owner,
+        scopes: None,
+        lifetime_s: None,
+    };
     let (_token, secret) = api_tokens::issue(&mut change, write).await.map_err(outward)?;
     // Before the commit: a token that nobody knows would lock everybody out.
     data_dir
-        .write_secret(&data_dir.admin_token(), &format!("{}\n", secret.as_str()))
+        .write_secret(&data_dir.admin_token(), &format!("{}\n", secret.expose()))
         .context("failed to write the admin token; is the disk full?")?;
     let organisation = organisation::read(change.connection()).await?.object;
     change.commit("organisation.create", id, Some(&organisation)).await?;

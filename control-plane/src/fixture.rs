@@ -1,15 +1,18 @@
 //! A control plane in memory and a temporary folder, for tests: requests go through the whole
 //! router, without sockets.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    num::NonZeroU32,
+    time::{Instant, SystemTime},
+};
 
 use adit_proto::{
     ApiTokenId, Assertion, AssertionSubject, ConnectorId, DeviceId, OrganisationId, Pin, Timestamp,
     WireguardPublicKey,
     api::{
         ApiToken, ClientEnroll, ClientEnrolled, ConnectorEnroll, ConnectorEnrolled,
-        ConnectorTokenCreated, CredentialIssued, Device, EnrollmentKeyCreated, Scope, SignedToken,
-        Site, User,
+        ConnectorTokenCreated, CredentialIssued, Device, EnrollmentKeyCreated, Role, Secret,
+        SignedToken, Site, User,
     },
     sha256_base64url,
 };
@@ -30,6 +33,7 @@ use crate::{
     api,
     app::{App, Parts, live::Live, random},
     metrics::Metrics,
+    rate_limits::{Limits, RateLimits},
     signing::Signer,
     store::{ActorId, Store, api_tokens, organisation},
 };
@@ -100,12 +104,23 @@ impl Peer {
 
     /// The value of `Authorization` for a request.
     pub(crate) fn authorization(&self, method: &Method, path: &str, body: &[u8]) -> String {
+        self.authorization_at(method, path, body, SystemTime::now().into())
+    }
+
+    /// As [`Self::authorization`], signed at another time.
+    pub(crate) fn authorization_at(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &[u8],
+        issued_at: Timestamp,
+    ) -> String {
         let assertion = Assertion {
             subject: self.subject,
             method: method.to_string(),
             path: path.to_owned(),
             body_sha256: sha256_base64url(body),
-            issued_at: SystemTime::now().into(),
+            issued_at,
         };
         format!("{} {}", Assertion::SCHEME, assertion.sign(&self.key.signing_key))
     }
@@ -132,7 +147,18 @@ impl Answer {
 }
 
 impl Fixture {
+    /// With limits that no test reaches.
     pub(crate) async fn new() -> Self {
+        Self::with_limits(Limits {
+            requests_per_address: NonZeroU32::MAX,
+            requests_per_token: NonZeroU32::MAX,
+            failures_per_address: NonZeroU32::MAX,
+            trusted_proxies: Vec::new(),
+        })
+        .await
+    }
+
+    pub(crate) async fn with_limits(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("adit.db")).await.unwrap();
         let signer = Signer::create(&folder.path().join("organisation-key")).unwrap();
@@ -157,8 +183,11 @@ impl Fixture {
         let token = ApiToken {
             id: ApiTokenId::from_uuid(random::new_uuid(now).unwrap()),
             name: "first".to_owned(),
-            scope: Scope::Admin,
+            description: None,
+            role: Role::Owner,
+            scopes: None,
             expires_at: None,
+            last_used_at: None,
             created_at: now,
         };
         let hash = random::secret_hash(&admin_token);
@@ -171,6 +200,7 @@ impl Fixture {
             signer,
             live: Live::default(),
             metrics: Metrics::default(),
+            rate_limits: RateLimits::new(&limits),
             public_url: "https://control.example:8443".to_owned(),
             pin: Pin::from_spki(b"certificate"),
             started_at: Instant::now(),
@@ -255,6 +285,10 @@ impl Fixture {
         self.send(request.body(text.into()).unwrap()).await
     }
 
+    pub(crate) async fn without_authorization(&self, method: Method, path: &str) -> Answer {
+        self.send(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
+    }
+
     /// Sends a request whose answer may never end.
     pub(crate) async fn open(&self, request: Request<Body>) -> Response {
         self.router.clone().oneshot(request).await.unwrap()
@@ -285,9 +319,9 @@ impl Fixture {
     }
 
     /// Asks to join with the secret of an enrolment key.
-    pub(crate) async fn enroll(&self, key: &str, peer_key: &PeerKey) -> Answer {
+    pub(crate) async fn enroll(&self, key: &Secret, peer_key: &PeerKey) -> Answer {
         let enroll = ClientEnroll {
-            secret: secret_of(key),
+            secret: secret_of(key).into(),
             name: "laptop".to_owned(),
             device_key: peer_key.spki_base64url(),
             wireguard_public_key: peer_key.wireguard_public_key,
@@ -296,9 +330,9 @@ impl Fixture {
     }
 
     /// Asks to join with the secret of a connector token.
-    pub(crate) async fn enroll_connector(&self, token: &str, peer_key: &PeerKey) -> Answer {
+    pub(crate) async fn enroll_connector(&self, token: &Secret, peer_key: &PeerKey) -> Answer {
         let enroll = ConnectorEnroll {
-            secret: secret_of(token),
+            secret: secret_of(token).into(),
             connector_key: peer_key.spki_base64url(),
             wireguard_public_key: peer_key.wireguard_public_key,
         };
@@ -343,12 +377,12 @@ impl Fixture {
         adit_proto::Bundle::verify(&signed.token, &keys, connector.connector_id(), None).unwrap()
     }
 
-    async fn without_token(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn without_token(&self, path: &str, body: Value) -> Answer {
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         self.send(request.body(body.to_string().into()).unwrap()).await
     }
 }
 
-fn secret_of(token: &str) -> String {
-    token.parse::<adit_proto::JoinToken>().unwrap().secret().to_owned()
+fn secret_of(token: &Secret) -> String {
+    token.expose().parse::<adit_proto::JoinToken>().unwrap().secret().to_owned()
 }

@@ -6,13 +6,16 @@
 
 mod api;
 mod app;
+mod audit_command;
 mod config;
 mod data_dir;
 mod error;
 mod first_run;
 #[cfg(test)]
 mod fixture;
+mod head_file;
 mod metrics;
+mod rate_limits;
 mod server;
 mod signing;
 mod store;
@@ -20,12 +23,12 @@ mod store;
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
-    path::Path,
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::{
     runtime::Runtime,
@@ -40,18 +43,18 @@ use crate::{
     config::{Arguments, Command, ServeConfig},
     data_dir::DataDir,
     metrics::Metrics,
+    rate_limits::RateLimits,
     server::{Listener, Server},
-    store::{
-        Store,
-        audit::{self, Chain},
-    },
+    store::Store,
 };
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(config) => serve(config),
         Command::Openapi => print_openapi(),
-        Command::VerifyAudit { data_dir } => verify_audit(&data_dir),
+        Command::Audit(command) => {
+            runtime().and_then(|runtime| runtime.block_on(audit_command::run(command)))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,23 +68,6 @@ fn main() -> ExitCode {
 fn print_openapi() -> anyhow::Result<()> {
     let json = api::openapi().to_pretty_json().context("failed to write the description")?;
     writeln!(io::stdout(), "{json}").context("failed to print the description")
-}
-
-fn verify_audit(data_dir: &Path) -> anyhow::Result<()> {
-    let verify = async {
-        let store = Store::open_read_only(&data_dir::database(data_dir)).await?;
-        let mut snapshot = store.snapshot().await.context("failed to read the database")?;
-        anyhow::Ok(audit::verify(&mut snapshot).await.context("failed to read the database")?)
-    };
-    match runtime()?.block_on(verify)? {
-        Chain::Whole { events } => {
-            writeln!(io::stdout(), "The audit log is whole: {events} events")
-                .context("failed to print the result")
-        }
-        Chain::Broken { sequence } => {
-            bail!("the audit log was tampered with at event {sequence}; compare it with a backup")
-        }
-    }
 }
 
 fn serve(config: ServeConfig) -> anyhow::Result<()> {
@@ -104,7 +90,7 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to handle signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle signals")?;
 
-    let data_dir = DataDir::open(&config.data_dir)?;
+    let data_dir = Arc::new(DataDir::open(&config.data_dir)?);
     let listener = Listener::bind(config.listen)?;
     let address = listener.local_address();
     let public_url = config.public_url.unwrap_or_else(|| first_run::default_url(address));
@@ -119,12 +105,14 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
         signer: identity.signer,
         live: Live::default(),
         metrics: Metrics::default(),
+        rate_limits: RateLimits::new(&config.limits),
         public_url,
         pin: certificate.pin,
         started_at: Instant::now(),
         draining: is_draining,
     });
     let pruning = tokio::spawn(app::access_events::prune_forever(app.clone()));
+    let keeping_head = tokio::spawn(head_file::keep(app.clone(), data_dir));
     let server = Server::start(listener, &certificate, app)?;
     info!(%address, organisation_id = %identity.organisation_id, "Listening");
 
@@ -136,6 +124,7 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
     draining.send_replace(true);
     server.drain().await;
     pruning.abort();
+    keeping_head.abort();
     store.close().await;
     info!("Stopped");
     Ok(())

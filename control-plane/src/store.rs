@@ -87,7 +87,7 @@ impl Store {
             .busy_timeout(PATIENCE);
         let opened = |error: sqlx::Error| OpenError::Open(error.into());
         let writer = pool(1).connect_with(options).await.map_err(opened)?;
-        migrator().run(&writer).await.map_err(OpenError::Migrate)?;
+        Migrator::with_migrations(migrations()).run(&writer).await.map_err(OpenError::Migrate)?;
         let sequence = organisation::sequence(&writer).await.map_err(OpenError::Open)?;
 
         let options = reading(file);
@@ -195,12 +195,45 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         })
 }
 
-fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "initial".into(),
-        MigrationType::Simple,
-        include_str!("store/migrations/0001_initial.sql").into_sql_str(),
-        false,
-    )])
+fn migrations() -> Vec<Migration> {
+    let migration = |version: i64, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    vec![
+        migration(1, "initial", include_str!("store/migrations/0001_initial.sql")),
+        migration(3, "roles", include_str!("store/migrations/0003_roles.sql")),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_proto::api::Role;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tokens_from_before_there_were_roles_may_do_what_they_might() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("adit.db");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let old = pool(1).connect_with(options).await.unwrap();
+        let first = migrations().into_iter().take(1).collect();
+        Migrator::with_migrations(first).run(&old).await.unwrap();
+        sqlx::query(
+            "INSERT INTO api_tokens (id, name, scope, secret_hash, expires_at, created_at) VALUES
+             ('tok_0193f0a2b7c87d34a1e2c3d4e5f60718', 'a', 'admin', x'01', NULL, 1),
+             ('tok_0193f0a2b7c87d34a1e2c3d4e5f60719', 'b', 'read', x'02', 5, 1)",
+        )
+        .execute(&old)
+        .await
+        .unwrap();
+        old.close().await;
+
+        let store = Store::open(&file).await.unwrap();
+        let mut snapshot = store.snapshot().await.unwrap();
+        let tokens = api_tokens::list(&mut snapshot, None, None, 10).await.unwrap();
+        let roles: Vec<_> = tokens.iter().map(|token| (token.name.as_str(), token.role)).collect();
+        assert_eq!(roles, [("a", Role::Owner), ("b", Role::Auditor)]);
+        assert!(tokens.iter().all(|token| token.scopes.is_none()));
+    }
 }

@@ -1,6 +1,6 @@
 //! `/v1/audit-events`
 
-use adit_proto::api::{AuditEvent, Page};
+use adit_proto::api::{AuditEvent, Page, SignedToken};
 use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -8,14 +8,18 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     authentication::ReadActor,
-    problem::ListRefusals,
+    problem::{ListRefusals, ReadRefusals},
     request::{Query, limit, read_cursor},
-    response::page,
+    response::{json, page},
 };
-use crate::{app::App, error::ApiError, store::audit};
+use crate::{
+    app::{self, App},
+    error::ApiError,
+    store::audit,
+};
 
 pub(super) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_audit_events))
+    OpenApiRouter::new().routes(routes!(list_audit_events)).routes(routes!(read_audit_head))
 }
 
 /// Parameters of the audit log.
@@ -42,11 +46,12 @@ struct AuditQuery {
 /// `hash` is the SHA-256, base64url without padding, of the previous event's hash (nothing for the
 /// first), a line feed, and the JSON array of sequence, at, actor, operation, object_id and object,
 /// without white space and with members in alphabetical order.
-#[utoipa::path(get, path = "/v1/audit-events", tag = "audit-events", params(AuditQuery),
+#[utoipa::path(get, path = "/v1/audit-events", tag = "audit-events",
+    security(("api_token" = ["audit-events:read"])), params(AuditQuery),
     responses((status = 200, description = "Found.", body = Page<AuditEvent>), ListRefusals))]
 async fn list_audit_events(
     State(app): State<App>,
-    _actor: ReadActor,
+    _actor: ReadActor<AuditEvent>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
@@ -59,4 +64,17 @@ async fn list_audit_events(
     let mut snapshot = app.store.snapshot().await?;
     let events = audit::list(&mut snapshot, &filter, before, limit + 1).await?;
     Ok(page(events, limit, |event| event.sequence))
+}
+
+/// Reads the signed head of the log: keep it elsewhere, and `adit-control audit verify --head` shows
+/// whether the log was cut or rewritten since.
+#[utoipa::path(get, path = "/v1/audit-events/head", tag = "audit-events",
+    security(("api_token" = ["audit-events:read"])),
+    responses((status = 200, description = "Found.", body = SignedToken), ReadRefusals))]
+async fn read_audit_head(
+    State(app): State<App>,
+    _actor: ReadActor<AuditEvent>,
+) -> Result<Response, ApiError> {
+    let (_sequence, head) = app::audit::sign_head(&app).await?.ok_or_else(ApiError::not_found)?;
+    Ok(json(&head))
 }

@@ -1,10 +1,13 @@
-//! Who asks: API tokens. The right to change is carried by the type.
+//! Who asks: API tokens. What an operation demands is carried by the type of its actor.
 
-use std::time::SystemTime;
+use std::{marker::PhantomData, time::SystemTime};
 
 use adit_proto::{
-    ApiTokenId, Timestamp,
-    api::{ProblemCode, Scope},
+    AccessEvent, ApiTokenId, Timestamp,
+    api::{
+        ApiToken, AuditEvent, Collection, Connector, ConnectorToken, Device, EnrollmentKey, Group,
+        Organisation, Policy, ProblemCode, Resource, Scope, Site, User,
+    },
 };
 use axum::{
     extract::FromRequestParts,
@@ -14,22 +17,58 @@ use axum::{
 
 use crate::{
     api::{body::Fingerprint, request::IDEMPOTENCY_KEY},
-    app::{App, api_tokens::PREFIX, random},
+    app::{self, App, api_tokens::PREFIX, random, roles},
     error::ApiError,
     store::{Actor, ActorId, Created, IdempotencyKey, api_tokens, idempotency},
 };
 
-/// Someone who may read everything.
-#[derive(Debug)]
-pub(super) struct ReadActor;
+/// What belongs to a collection, and so can be asked for by the scopes of it.
+pub(super) trait Guarded {
+    const COLLECTION: Collection;
+}
 
-/// Someone who may change everything.
-#[derive(Debug)]
-pub(super) struct AdminActor(Actor);
+/// What people decide of a device or a person that asks to be let in.
+pub(super) struct Approval;
 
-impl From<AdminActor> for Actor {
-    fn from(actor: AdminActor) -> Self {
-        actor.0
+macro_rules! guard {
+    ($($name:ident by $collection:ident,)+) => { $(
+        impl Guarded for $name {
+            const COLLECTION: Collection = Collection::$collection;
+        }
+    )+ };
+}
+
+guard! {
+    Organisation by Organisation,
+    User by Users,
+    Group by Groups,
+    Site by Sites,
+    Resource by Resources,
+    Policy by Policies,
+    Device by Devices,
+    Approval by Approvals,
+    Connector by Connectors,
+    ConnectorToken by ConnectorTokens,
+    EnrollmentKey by EnrollmentKeys,
+    ApiToken by ApiTokens,
+    AccessEvent by AccessEvents,
+    AuditEvent by AuditEvents,
+}
+
+/// Someone who may read what is of this kind.
+pub(super) struct ReadActor<T>(PhantomData<fn() -> T>);
+
+/// Someone who may change what is of this kind.
+pub(super) struct WriteActor<T> {
+    /// By what the caller is known.
+    pub(super) token: ApiToken,
+    actor: Actor,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> From<WriteActor<T>> for Actor {
+    fn from(actor: WriteActor<T>) -> Self {
+        actor.actor
     }
 }
 
@@ -57,32 +96,22 @@ impl<E: Into<ApiError>> From<E> for Interruption {
     }
 }
 
-impl FromRequestParts<App> for ReadActor {
+impl<T: Guarded> FromRequestParts<App> for ReadActor<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        authenticate(bearer_token(parts)?, app).await?;
-        Ok(Self)
+        authorize(bearer_token(parts)?, Scope::read(T::COLLECTION), app).await?;
+        Ok(Self(PhantomData))
     }
 }
 
-impl FromRequestParts<App> for AdminActor {
+impl<T: Guarded> FromRequestParts<App> for WriteActor<T> {
     type Rejection = Interruption;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Interruption> {
-        let token = bearer_token(parts)?;
-        let (api_token_id, scope) = authenticate(token, app).await?;
-        match scope {
-            Scope::Admin => {}
-            Scope::Read => {
-                return Err(ApiError::new(
-                    ProblemCode::NotAllowed,
-                    "This API token may only read; use one with the scope `admin`.",
-                )
-                .into());
-            }
-        }
-        let idempotency = idempotency_key(parts, api_token_id, token)?;
+        let secret = bearer_token(parts)?;
+        let token = authorize(secret, Scope::write(T::COLLECTION), app).await?;
+        let idempotency = idempotency_key(parts, token.id, secret)?;
         if let Some(key) = &idempotency {
             let mut snapshot = app.store.snapshot().await.map_err(ApiError::from)?;
             let now = SystemTime::now().into();
@@ -101,7 +130,8 @@ impl FromRequestParts<App> for AdminActor {
                 None => {}
             }
         }
-        Ok(Self(Actor { id: ActorId::ApiToken(api_token_id), idempotency }))
+        let actor = Actor { id: ActorId::ApiToken(token.id), idempotency };
+        Ok(Self { token, actor, of: PhantomData })
     }
 }
 
@@ -120,11 +150,13 @@ fn bearer_token(parts: &Parts) -> Result<&str, ApiError> {
         .ok_or_else(ApiError::not_authenticated)
 }
 
-async fn authenticate(token: &str, app: &App) -> Result<(ApiTokenId, Scope), ApiError> {
+/// The token with this secret, if it may do what `needed` says.
+async fn authorize(secret: &str, needed: Scope, app: &App) -> Result<ApiToken, ApiError> {
     let mut snapshot = app.store.snapshot().await?;
-    let token = api_tokens::find_by_secret(&mut snapshot, &random::secret_hash(token))
+    let token = api_tokens::find_by_secret(&mut snapshot, &random::secret_hash(secret))
         .await?
         .ok_or_else(ApiError::not_authenticated)?;
+    drop(snapshot);
     let now: Timestamp = SystemTime::now().into();
     if token.expires_at.is_some_and(|expires_at| expires_at <= now) {
         return Err(ApiError::new(
@@ -132,7 +164,8 @@ async fn authenticate(token: &str, app: &App) -> Result<(ApiTokenId, Scope), Api
             "This API token has expired; create another.",
         ));
     }
-    Ok((token.id, token.scope))
+    app::api_tokens::mark_used(app, token.id, now);
+    if roles::allows(&token, needed) { Ok(token) } else { Err(ApiError::lacks(needed)) }
 }
 
 fn idempotency_key(

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use adit_proto::api::{ApiToken, AuditEvent, Page, Problem, ProblemCode, Scope, Site, User};
+use adit_proto::{
+    AuditChain,
+    api::{ApiToken, AuditEvent, Page, Problem, ProblemCode, Role, Site, User},
+};
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
@@ -18,11 +21,7 @@ use crate::{
     api::body::MAX_LEN,
     app::random::secret_hash,
     fixture::{Answer, Fixture},
-    store::{
-        ActorId, api_tokens,
-        audit::{self, Chain},
-        organisation,
-    },
+    store::{ActorId, api_tokens, audit, organisation},
 };
 
 async fn send(
@@ -195,7 +194,7 @@ async fn unknown_paths_methods_and_ids_are_problems_too() {
 async fn only_a_valid_token_is_let_in() {
     let fixture = Fixture::new().await;
     let created: Value = fixture
-        .post("/v1/api-tokens", json!({ "name": "short", "scope": "admin", "lifetime_s": 3600 }))
+        .post("/v1/api-tokens", json!({ "name": "short", "role": "admin", "lifetime_s": 3600 }))
         .await
         .expect(201)
         .json();
@@ -224,8 +223,11 @@ async fn an_expired_token_is_refused() {
     let token = ApiToken {
         id: "tok_0193f0a2b7c87d34a1e2c3d4e5f60718".parse().unwrap(),
         name: "old".to_owned(),
-        scope: Scope::Admin,
+        description: None,
+        role: Role::Owner,
+        scopes: None,
         expires_at: Some(change.now()),
+        last_used_at: None,
         created_at: change.now(),
     };
     let hash = secret_hash("adit_pat_old");
@@ -234,22 +236,6 @@ async fn an_expired_token_is_refused() {
     let headers = [("authorization", "Bearer adit_pat_old")];
     let answer = send(&fixture, Method::GET, "/v1/users", &headers, "").await.expect(401);
     assert!(problem(&answer).detail.contains("expired"));
-}
-
-#[tokio::test]
-async fn a_token_that_may_read_changes_nothing() {
-    let fixture = Fixture::new().await;
-    let created: Value = fixture
-        .post("/v1/api-tokens", json!({ "name": "viewer", "scope": "read" }))
-        .await
-        .expect(201)
-        .json();
-    let bearer = format!("Bearer {}", created["token"].as_str().unwrap());
-    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-    send(&fixture, Method::GET, "/v1/users", &headers, "").await.expect(200);
-    let answer =
-        send(&fixture, Method::POST, "/v1/users", &headers, "{\"name\":\"x\"}").await.expect(403);
-    assert_eq!(problem(&answer).code, ProblemCode::NotAllowed);
 }
 
 #[tokio::test]
@@ -265,7 +251,7 @@ async fn the_last_administrator_cannot_be_locked_out() {
 async fn secrets_of_tokens_are_neither_listed_nor_audited() {
     let fixture = Fixture::new().await;
     let created: Value = fixture
-        .post("/v1/api-tokens", json!({ "name": "ci", "scope": "admin" }))
+        .post("/v1/api-tokens", json!({ "name": "ci", "role": "admin" }))
         .await
         .expect(201)
         .json();
@@ -294,7 +280,7 @@ async fn a_body_that_is_too_large_is_refused_before_the_caller_is_asked_who_it_i
 #[tokio::test]
 async fn a_repeated_creation_is_answered_as_the_first_and_done_once() {
     let fixture = Fixture::new().await;
-    let body = json!({ "name": "ci", "scope": "read" });
+    let body = json!({ "name": "ci", "role": "auditor" });
     let path = "/v1/api-tokens";
     let post = async |key: &str, path: &str, body: &Value| {
         send_as_admin(&fixture, Method::POST, path, ("idempotency-key", key), body).await
@@ -307,9 +293,10 @@ async fn a_repeated_creation_is_answered_as_the_first_and_done_once() {
     }
     assert_ne!(post("b", path, &body).await.expect(201).body, first.body);
 
-    for (path, body) in
-        [(path, json!({ "name": "other", "scope": "read" })), ("/v1/users", json!({ "name": "x" }))]
-    {
+    for (path, body) in [
+        (path, json!({ "name": "other", "role": "auditor" })),
+        ("/v1/users", json!({ "name": "x" })),
+    ] {
         let answer = post("a", path, &body).await.expect(409);
         assert_eq!(problem(&answer).code, ProblemCode::IdempotencyConflict);
     }
@@ -361,7 +348,8 @@ async fn every_change_is_in_the_audit_log_and_the_chain_is_whole() {
     assert_eq!(log.items[1].object.as_ref().unwrap()["disabled"], true);
 
     let mut snapshot = fixture.app.store.snapshot().await.unwrap();
-    assert_eq!(audit::verify(&mut snapshot).await.unwrap(), Chain::Whole { events: 4 });
+    let found = audit::verify(&mut snapshot, AuditChain::from_first([])).await.unwrap();
+    assert_eq!(found.map(|span| span.last), Ok(4));
 }
 
 #[tokio::test]
@@ -377,27 +365,6 @@ async fn health_is_public_and_true() {
     send(&fixture, Method::GET, "/healthz", &[], "").await.expect(200);
     let answer = send(&fixture, Method::GET, "/readyz", &[], "").await.expect(503);
     assert_eq!(problem(&answer).code, ProblemCode::Unavailable);
-}
-
-#[tokio::test]
-async fn every_operation_but_the_public_ones_asks_who_calls() {
-    let fixture = Fixture::new().await;
-    let openapi: Value = fixture.get("/v1/openapi.json").await.json();
-    let mut asked = 0;
-    for (path, item) in openapi["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
-            let Ok(method) = method.to_uppercase().parse::<Method>() else { continue };
-            if operation["security"] == json!([{}]) {
-                continue;
-            }
-            let id = |name: &str| format!("{name}_0193f0a2b7c87d34a1e2c3d4e5f60718");
-            let path = path.replace("{id}", &id("usr")).replace("{user_id}", &id("usr"));
-            let answer = send(&fixture, method.clone(), &path, &[], "").await;
-            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
-            asked += 1;
-        }
-    }
-    assert!(asked > 40, "only {asked} operations ask");
 }
 
 #[tokio::test]

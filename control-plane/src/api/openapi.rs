@@ -5,7 +5,7 @@ use axum::response::Response;
 use utoipa::{
     PartialSchema as _, ToSchema,
     openapi::{
-        InfoBuilder, OpenApi, PathItem, SecurityRequirement,
+        InfoBuilder, OpenApi, PathItem, RefOr,
         path::Operation,
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{problem::PublicRefusals, response::json};
 use crate::app::App;
 
-/// The name of the scheme that operations use unless they say otherwise.
+/// The name of the scheme of people and programs.
 const API_TOKEN: &str = "api_token";
 
 /// The name of the scheme of devices and connectors.
@@ -63,16 +63,29 @@ pub(super) fn complete(mut openapi: OpenApi) -> OpenApi {
 
     for item in openapi.paths.paths.values_mut() {
         for operation in operations(item) {
-            operation.security.get_or_insert_with(|| {
-                vec![SecurityRequirement::new(API_TOKEN, Vec::<String>::new())]
-            });
+            say_what_is_needed(operation);
         }
     }
     openapi
 }
 
+/// 403 names the scope.
+fn say_what_is_needed(operation: &mut Operation) {
+    let Some(scope) = needed_scope(operation) else { return };
+    if let Some(RefOr::T(response)) = operation.responses.responses.get_mut("403") {
+        response.description = format!("The API token has not the scope `{scope}`.");
+    }
+}
+
+/// The scope that an API token must have.
+fn needed_scope(operation: &Operation) -> Option<String> {
+    let requirements = serde_json::to_value(operation.security.as_ref()?).ok()?;
+    let scope = requirements.get(0)?.get(API_TOKEN)?.get(0)?.as_str()?;
+    Some(scope.to_owned())
+}
+
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete]
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
         .into_iter()
         .filter_map(Option::as_mut)
 }

@@ -33,6 +33,7 @@ pub(super) const fn status(code: ProblemCode) -> StatusCode {
         ProblemCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ProblemCode::Invalid | ProblemCode::JoinRefused => StatusCode::UNPROCESSABLE_ENTITY,
         ProblemCode::EtagRequired => StatusCode::PRECONDITION_REQUIRED,
+        ProblemCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ProblemCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ProblemCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ProblemCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
@@ -55,10 +56,17 @@ impl IntoResponse for ApiError {
         };
         let body = serde_json::to_vec(&problem).expect("a problem is representable in JSON");
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(needed) = self.needed {
+            // RFC 6750 §3.
+            let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"");
+            let challenge = HeaderValue::try_from(challenge).expect("a scope is visible ASCII");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -97,41 +105,41 @@ macro_rules! refusals {
 
 refusals! {
     /// Of a read that needs no authentication.
-    PublicRefusals = [400, 413, 500, 503];
+    PublicRefusals = [400, 413, 429, 500, 503];
     /// Of the question whether requests can be answered.
-    ReadinessRefusals = [400, 413, 500, 503, 507];
+    ReadinessRefusals = [400, 413, 429, 500, 503, 507];
     /// Of a read of a list.
-    ListRefusals = [400, 401, 413, 422, 500, 503];
+    ListRefusals = [400, 401, 403, 413, 422, 429, 500, 503];
     /// Of a read of one object.
-    ReadRefusals = [400, 401, 404, 413, 500, 503];
+    ReadRefusals = [400, 401, 403, 404, 413, 429, 500, 503];
     /// Of a read of a list inside an object.
-    SublistRefusals = [400, 401, 404, 413, 422, 500, 503];
+    SublistRefusals = [400, 401, 403, 404, 413, 422, 429, 500, 503];
     /// Of a creation.
-    CreateRefusals = [400, 401, 403, 409, 413, 415, 422, 500, 503, 507];
+    CreateRefusals = [400, 401, 403, 409, 413, 415, 422, 429, 500, 503, 507];
     /// Of a creation inside an object.
-    SubcreateRefusals = [400, 401, 403, 404, 409, 413, 415, 422, 500, 503, 507];
+    SubcreateRefusals = [400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 507];
     /// Of a replacement.
-    ReplaceRefusals = [400, 401, 403, 404, 409, 412, 413, 415, 422, 500, 503, 507];
+    ReplaceRefusals = [400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 500, 503, 507];
     /// Of a replacement that demands If-Match.
-    GuardedReplaceRefusals = [400, 401, 403, 404, 409, 412, 413, 415, 422, 428, 500, 503, 507];
+    GuardedReplaceRefusals = [400, 401, 403, 404, 409, 412, 413, 415, 422, 428, 429, 500, 503, 507];
     /// Of a deletion, and of an action without a body.
-    RemoveRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 500, 503, 507];
+    RemoveRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 429, 500, 503, 507];
     /// Of an action on an object, without a body.
-    ActionRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 500, 503, 507];
+    ActionRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 429, 500, 503, 507];
     /// Of a simulation.
-    SimulateRefusals = [400, 401, 413, 415, 422, 500, 503];
+    SimulateRefusals = [400, 401, 403, 413, 415, 422, 429, 500, 503];
     /// Of a file made from an object.
-    FileRefusals = [400, 401, 404, 409, 413, 500, 503];
+    FileRefusals = [400, 401, 403, 404, 409, 413, 429, 500, 503];
     /// Of joining.
-    EnrollRefusals = [400, 409, 413, 415, 422, 500, 503, 507];
+    EnrollRefusals = [400, 409, 413, 415, 422, 429, 500, 503, 507];
     /// Of what a client reads.
-    ClientReadRefusals = [400, 401, 403, 413, 500, 503];
+    ClientReadRefusals = [400, 401, 403, 413, 429, 500, 503];
     /// Of what a client asks for.
-    ClientWriteRefusals = [400, 401, 403, 413, 500, 503, 507];
+    ClientWriteRefusals = [400, 401, 403, 413, 429, 500, 503, 507];
     /// Of what a connector reads.
-    ConnectorReadRefusals = [400, 401, 413, 422, 500, 503];
+    ConnectorReadRefusals = [400, 401, 413, 422, 429, 500, 503];
     /// Of what a connector says.
-    ConnectorWriteRefusals = [400, 401, 413, 415, 422, 500, 503, 507];
+    ConnectorWriteRefusals = [400, 401, 413, 415, 422, 429, 500, 503, 507];
 }
 
 fn describe(statuses: &[u16]) -> BTreeMap<String, RefOr<response::Response>> {
@@ -147,6 +155,7 @@ fn describe(statuses: &[u16]) -> BTreeMap<String, RefOr<response::Response>> {
             415 => "The body is not application/json.",
             422 => "A member or parameter has a value that cannot be.",
             428 => "If-Match is missing.",
+            429 => "Too many requests, or too many wrong secrets; Retry-After says when to repeat.",
             503 => "Try again.",
             507 => "The disk is full.",
             _ => "The control plane's fault.",

@@ -237,7 +237,7 @@ pub(super) struct IfMatchHeader {
 /// Headers of a creation, for the description of the API.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes the header that `AdminActor` reads")]
+#[expect(dead_code, reason = "describes the header that `WriteActor` reads")]
 pub(super) struct IdempotencyHeader {
     /// Repeated within a day with the same body, the first answer is given again.
     #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255)]

@@ -16,6 +16,11 @@ pub(crate) trait RowExt {
     fn parsed_option<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, StoreError>;
     /// JSON in a text column.
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError>;
+    /// JSON in a text column, or null.
+    fn json_option<T: DeserializeOwned>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, StoreError>;
     /// A word that an enum of the contract serialises to.
     fn word<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError>;
     /// Plain text.
@@ -46,6 +51,15 @@ impl RowExt for SqliteRow {
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
         serde_json::from_str(self.try_get::<&str, _>(column)?)
             .map_err(|_error| StoreError::Corrupt { column })
+    }
+
+    fn json_option<T: DeserializeOwned>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        self.try_get::<Option<&str>, _>(column)?
+            .map(|text| serde_json::from_str(text).map_err(|_error| StoreError::Corrupt { column }))
+            .transpose()
     }
 
     fn word<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {

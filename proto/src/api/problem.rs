@@ -57,6 +57,8 @@ pub enum ProblemCode {
     JoinRefused,
     /// 428: If-Match is missing.
     EtagRequired,
+    /// 429: too many requests, or too many wrong secrets.
+    RateLimited,
     /// 500: our fault.
     Internal,
     /// 503: try again.

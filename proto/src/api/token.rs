@@ -1,18 +1,27 @@
 //! Tokens of the REST API.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
+use super::{scope::Scope, secret::Secret};
 use crate::{id::ApiTokenId, timestamp::Timestamp};
 
-/// What a token may do.
+/// Whose work a token does, and so what it may do at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
     /// Everything.
+    Owner,
+    /// Everything but tokens of owners.
     Admin,
+    /// Sites, resources, connectors and policies.
+    NetworkAdmin,
+    /// Decides of devices and people that ask to be let in.
+    Approver,
     /// Reads everything, changes nothing.
-    Read,
+    Auditor,
 }
 
 /// A token of the REST API, without its secret.
@@ -23,10 +32,16 @@ pub struct ApiToken {
     pub id: ApiTokenId,
     /// For people.
     pub name: String,
-    /// What it may do.
-    pub scope: Scope,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What it may do at most.
+    pub role: Role,
+    /// What it may do of that; all of it when absent.
+    pub scopes: Option<BTreeSet<Scope>>,
     /// When it expires; never when absent.
     pub expires_at: Option<Timestamp>,
+    /// When it was last used, to about a minute.
+    pub last_used_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -39,8 +54,16 @@ pub struct ApiTokenWrite {
     /// For people, 1 to 100 characters.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 100))]
     pub name: String,
-    /// What it may do.
-    pub scope: Scope,
+    /// What it is for, at most 500 characters.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 500))]
+    pub description: Option<String>,
+    /// What it may do at most.
+    pub role: Role,
+    /// What it may do of that, at least one; all of it when absent.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
+    pub scopes: Option<BTreeSet<Scope>>,
     /// How long it lives, in seconds, at most ten years; for ever when absent.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 315_360_000))]
@@ -54,5 +77,5 @@ pub struct ApiTokenCreated {
     /// The token's description.
     pub api_token: ApiToken,
     /// `adit_pat_…`, for `Authorization: Bearer`.
-    pub token: String,
+    pub token: Secret,
 }
