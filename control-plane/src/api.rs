@@ -46,6 +46,8 @@ mod resources;
 mod response;
 #[cfg(test)]
 mod rights_tests;
+#[cfg(test)]
+mod secrecy_tests;
 mod sites;
 mod stream;
 mod trace;

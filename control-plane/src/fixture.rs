@@ -3,6 +3,7 @@
 
 use std::{
     num::NonZeroU32,
+    path::{Path, PathBuf},
     time::{Instant, SystemTime},
 };
 
@@ -43,7 +44,7 @@ pub(crate) struct Fixture {
     pub(crate) draining: watch::Sender<bool>,
     router: Router,
     admin_token: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A device or connector with its key.
@@ -161,7 +162,7 @@ impl Fixture {
     pub(crate) async fn with_limits(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("adit.db")).await.unwrap();
-        let signer = Signer::create(&folder.path().join("organisation-key")).unwrap();
+        let signer = Signer::create(&organisation_key_file(folder.path())).unwrap();
         let now: Timestamp = SystemTime::now().into();
         let organisation_id = OrganisationId::from_uuid(random::new_uuid(now).unwrap());
         let admin_token = format!("adit_pat_{}", random::new_secret().unwrap().as_str());
@@ -207,7 +208,17 @@ impl Fixture {
             draining: receiver,
         });
         let router = api::router(app.clone());
-        Self { app, draining, router, admin_token, _folder: folder }
+        Self { app, draining, router, admin_token, folder }
+    }
+
+    /// Where the database is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the private half of the organisation key is.
+    pub(crate) fn organisation_key_file(&self) -> PathBuf {
+        organisation_key_file(self.folder())
     }
 
     /// Sends a request as the first administrator.
@@ -381,6 +392,10 @@ impl Fixture {
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         self.send(request.body(body.to_string().into()).unwrap()).await
     }
+}
+
+fn organisation_key_file(folder: &Path) -> PathBuf {
+    folder.join("organisation-key")
 }
 
 fn secret_of(token: &Secret) -> String {

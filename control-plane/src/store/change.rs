@@ -61,8 +61,9 @@ pub(crate) struct Versioned<T> {
     pub(crate) object: T,
 }
 
-/// The answer to a creation: where the object is, its version, and the body as JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The answer to a creation: where the object is, its version, and the body as JSON, which may hold
+/// a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Created {
     pub(crate) path: String,
     pub(crate) version: u64,
@@ -73,6 +74,16 @@ impl Created {
     /// The first version of an object in the collection at `collection`, such as `/v1/users`.
     pub(crate) fn new(collection: &str, id: impl fmt::Display, answer: &impl Serialize) -> Self {
         Self { path: format!("{collection}/{id}"), version: 1, body: super::row::to_json(answer) }
+    }
+}
+
+impl fmt::Debug for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, version, body: _ } = self;
+        f.debug_struct("Created")
+            .field("path", path)
+            .field("version", version)
+            .finish_non_exhaustive()
     }
 }
 
