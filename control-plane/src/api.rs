@@ -2,12 +2,15 @@
 
 #![expect(unused_qualifications, reason = "`utoipa::path` qualifies the types of parameters")]
 
+use std::sync::Arc;
+
 use axum::{Router, middleware};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
+use rate_limit::Limited;
 pub(crate) use rate_limit::PeerAddress;
 
 mod access_events;
@@ -78,12 +81,14 @@ fn operations() -> OpenApiRouter<App> {
 
 /// The service that answers requests.
 pub(crate) fn router(app: App) -> Router {
-    let (router, _openapi) = operations().split_for_parts();
+    let (router, openapi) = operations().split_for_parts();
+    let signed_routes = Arc::new(openapi::signed_routes(openapi));
+    let limited = Limited { app: app.clone(), signed_routes };
     router
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn(body::buffer))
-        .layer(middleware::from_fn_with_state(app.clone(), rate_limit::limit))
+        .layer(middleware::from_fn_with_state(limited, rate_limit::limit))
         .layer(middleware::from_fn_with_state(app.clone(), trace::trace))
         .with_state(app)
 }

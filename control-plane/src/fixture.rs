@@ -150,13 +150,7 @@ impl Answer {
 impl Fixture {
     /// With limits that no test reaches.
     pub(crate) async fn new() -> Self {
-        Self::with_limits(Limits {
-            requests_per_address: NonZeroU32::MAX,
-            requests_per_token: NonZeroU32::MAX,
-            failures_per_address: NonZeroU32::MAX,
-            trusted_proxies: Vec::new(),
-        })
-        .await
+        Self::with_limits(limits(u32::MAX, u32::MAX, u32::MAX)).await
     }
 
     pub(crate) async fn with_limits(limits: Limits) -> Self {
@@ -391,6 +385,17 @@ impl Fixture {
     pub(crate) async fn without_token(&self, path: &str, body: Value) -> Answer {
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         self.send(request.body(body.to_string().into()).unwrap()).await
+    }
+}
+
+/// Limits of an address, of a token, and of wrong secrets.
+pub(crate) fn limits(address: u32, token: u32, failures: u32) -> Limits {
+    let number = |number| NonZeroU32::new(number).unwrap();
+    Limits {
+        requests_per_address: number(address),
+        requests_per_token: number(token),
+        failures_per_address: number(failures),
+        trusted_proxies: Vec::new(),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The description of the API: OpenAPI 3.1, made from the code, and `/v1/openapi.json`.
 
+use std::collections::BTreeSet;
+
 use adit_proto::api::Problem;
 use axum::response::Response;
+use serde_json::Value;
 use utoipa::{
     PartialSchema as _, ToSchema,
     openapi::{
@@ -40,7 +43,8 @@ pub(super) fn complete(mut openapi: OpenApi) -> OpenApi {
         .description(Some(
             "The control plane of Adit. Every answer that is no success is a problem detail \
              (RFC 9457) with a stable `code`. Objects bear an `ETag`; send it as `If-Match` when \
-             you change them.",
+             you change them. `RateLimit` (draft-ietf-httpapi-ratelimit-headers) says how many \
+             requests may follow; 429 bears `Retry-After`.",
         ))
         .build();
     openapi.servers = None;
@@ -79,9 +83,23 @@ fn say_what_is_needed(operation: &mut Operation) {
 
 /// The scope that an API token must have.
 fn needed_scope(operation: &Operation) -> Option<String> {
-    let requirements = serde_json::to_value(operation.security.as_ref()?).ok()?;
-    let scope = requirements.get(0)?.get(API_TOKEN)?.get(0)?.as_str()?;
-    Some(scope.to_owned())
+    let scopes = security(operation)?.get(API_TOKEN)?.clone();
+    Some(scopes.get(0)?.as_str()?.to_owned())
+}
+
+/// The paths on which every operation asks for an assertion.
+pub(super) fn signed_routes(mut openapi: OpenApi) -> BTreeSet<String> {
+    let asks = |operation: &mut Operation| {
+        security(operation).is_some_and(|security| security.get(ASSERTION).is_some())
+    };
+    let paths = openapi.paths.paths.iter_mut();
+    paths.filter_map(|(path, item)| operations(item).all(asks).then(|| path.clone())).collect()
+}
+
+/// What an operation demands, by the name of the scheme.
+fn security(operation: &Operation) -> Option<Value> {
+    let mut requirements = serde_json::to_value(operation.security.as_ref()?).ok()?;
+    requirements.get_mut(0).map(Value::take)
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

@@ -1,18 +1,21 @@
 //! Refuses whoever asks too often, and tells everyone how much is left.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
-use adit_proto::{Assertion, api::ProblemCode};
+use adit_proto::api::ProblemCode;
 use axum::{
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use tracing::debug;
 
 use crate::{app::App, error::ApiError, rate_limits::Allowance};
 
@@ -24,14 +27,25 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
-pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
+/// What the limits look at.
+#[derive(Debug, Clone)]
+pub(super) struct Limited {
+    pub(super) app: App,
+    /// The routes that ask for an assertion.
+    pub(super) signed_routes: Arc<BTreeSet<String>>,
+}
+
+pub(super) async fn limit(
+    State(Limited { app, signed_routes }): State<Limited>,
+    request: Request,
+    next: Next,
+) -> Response {
     let limits = &app.rate_limits;
     // Requests that come from nowhere share one limit.
     let peer =
         request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |PeerAddress(it)| *it);
-    let forwarded_for = one_value(request.headers(), &X_FORWARDED_FOR);
-    let address = limits.client_address(peer, forwarded_for);
-    let proof = Proof::of(&request);
+    let address = limits.client_address(peer, &forwarded_for(request.headers()));
+    let proof = Proof::of(&request, &signed_routes);
 
     let mut allowances = vec![limits.count_address(address)];
     if let (Proof::Token(token), [Allowance { refused: false, .. }]) = (proof, &*allowances) {
@@ -43,6 +57,7 @@ pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) 
     let mut response = if let Some(Allowance { policy, reset, .. }) = refused {
         too_many(format!("There are too many requests of this {policy}"), *reset)
     } else if let Some(wait) = blocked {
+        debug!(%address, ?wait, "Refused to look at a secret");
         too_many("There were too many wrong secrets from this address".to_owned(), wait)
     } else {
         let response = next.run(request).await;
@@ -58,10 +73,10 @@ pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) 
 /// By what a request says who asks.
 #[derive(Debug, Clone, Copy)]
 enum Proof<'a> {
-    /// An API token.
-    Token(&'a str),
-    /// An assertion: signed, so there is nothing to guess, and the laptops of an office that share
-    /// an address must not pay for one that was deleted.
+    /// An API token: the value of `Authorization`.
+    Token(&'a [u8]),
+    /// An assertion, whatever is sent in its place: it is signed, so there is nothing to guess, and
+    /// the laptops of an office that share an address must not pay for one that was deleted.
     Assertion,
     /// A secret in the body, perhaps.
     Body,
@@ -69,14 +84,15 @@ enum Proof<'a> {
 }
 
 impl<'a> Proof<'a> {
-    fn of(request: &'a Request) -> Self {
-        let Some(value) = one_value(request.headers(), &header::AUTHORIZATION) else {
-            return if request.method() == Method::POST { Self::Body } else { Self::None };
-        };
-        match value.split_once(' ') {
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case(Assertion::SCHEME) => Self::Assertion,
-            Some((_scheme, token)) => Self::Token(token.trim()),
-            None => Self::Token(value),
+    fn of(request: &'a Request, signed_routes: &BTreeSet<String>) -> Self {
+        let route = request.extensions().get::<MatchedPath>();
+        if route.is_some_and(|route| signed_routes.contains(route.as_str())) {
+            return Self::Assertion;
+        }
+        match request.headers().get(header::AUTHORIZATION) {
+            Some(value) => Self::Token(value.as_bytes()),
+            None if request.method() == Method::POST => Self::Body,
+            None => Self::None,
         }
     }
 
@@ -88,8 +104,10 @@ impl<'a> Proof<'a> {
     }
 }
 
-fn one_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+/// All of the header's values as one list; what is no text is no address either.
+fn forwarded_for(headers: &HeaderMap) -> String {
+    let values = headers.get_all(X_FORWARDED_FOR).iter();
+    values.map(|value| value.to_str().unwrap_or("unknown")).collect::<Vec<_>>().join(",")
 }
 
 fn guessed_wrong(response: &Response) -> bool {
@@ -129,26 +147,11 @@ fn whole_seconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use axum::{body::Body, http::StatusCode};
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        fixture::{Answer, Fixture, PeerKey},
-        rate_limits::Limits,
-    };
-
-    fn limits(address: u32, token: u32, failures: u32) -> Limits {
-        let number = |number| NonZeroU32::new(number).unwrap();
-        Limits {
-            requests_per_address: number(address),
-            requests_per_token: number(token),
-            failures_per_address: number(failures),
-            trusted_proxies: Vec::new(),
-        }
-    }
+    use crate::fixture::{Answer, Fixture, PeerKey, limits};
 
     async fn read_from(fixture: &Fixture, address: [u8; 4], authorization: &str) -> Answer {
         let request = axum::http::Request::get("/v1/users")
@@ -225,11 +228,14 @@ mod tests {
             "device_key": PeerKey::new(2).spki_base64url(),
             "wireguard_public_key": PeerKey::new(2).wireguard_public_key,
         });
-        for _ in 0..3 {
-            let answer = fixture.without_token("/v1/client/enroll", body.clone()).await;
-            assert_eq!(answer.expect(422).code(), "join-refused");
+        let path = "/v1/client/enroll";
+        let answer = fixture.without_token(path, body.clone()).await;
+        assert_eq!(answer.expect(422).code(), "join-refused");
+        for authorization in ["Adit a.b.c", "Bearer x"] {
+            let body = Some(body.clone());
+            fixture.with_authorization(Method::POST, path, body, authorization).await.expect(422);
         }
-        expect_limited(&fixture.without_token("/v1/client/enroll", body).await);
+        expect_limited(&fixture.without_token(path, body).await);
         fixture.credential(&device).await;
         // An assertion is no guess, however wrong.
         for _ in 0..5 {

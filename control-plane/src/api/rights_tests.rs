@@ -263,6 +263,8 @@ async fn an_operation_that_asks_for_a_token_refuses_everything_else() {
             let answer = send(&fixture, operation, authorization).await;
             expect_refusal(operation, case, &answer, ProblemCode::NotAuthenticated);
             assert_eq!(answer.header(header::WWW_AUTHENTICATE), "Bearer");
+            let detail = answer.json::<Value>()["detail"].to_string();
+            assert_eq!(detail.contains("expired"), case == "an expired token", "{detail}");
         }
     }
     assert!(operations.len() >= 56, "only {} operations ask", operations.len());
