@@ -3,6 +3,7 @@
 //! A `…Write` is what a caller sends, with unknown members refused; the type without the suffix is
 //! what comes back.
 
+mod access;
 mod connector;
 mod device;
 mod enrollment_key;
@@ -21,6 +22,7 @@ mod time_window;
 mod token;
 mod user;
 
+pub use access::{Access, AccessChange, AccessDifference};
 pub use connector::{
     AccessEventBatch, Connector, ConnectorEnroll, ConnectorEnrolled, ConnectorReport,
     ConnectorToken, ConnectorTokenCreated, ConnectorTokenWrite, ConnectorWrite, SignedToken,

@@ -50,7 +50,7 @@ pub(crate) struct CompiledResource {
     /// In the order of ids.
     pub(crate) place: usize,
     /// Where in the slices to look.
-    slices: Vec<usize>,
+    pub(crate) slices: Vec<usize>,
 }
 
 /// One way in which a policy names resources.
@@ -131,7 +131,7 @@ impl Evaluator {
         groups: &[GroupId],
         device: DeviceId,
     ) -> Vec<&'a Resource> {
-        let speaking = self.subjects.find(user, groups, device);
+        let speaking = self.subjects.find(user, groups, Some(device));
         let permitting: Vec<bool> = self
             .slices
             .iter()
@@ -180,7 +180,25 @@ impl Evaluator {
 
     /// The policies that name a subject.
     pub(crate) fn policies_of(&self, subject: &Subject) -> Places {
-        self.subjects.find(subject.user_id, &subject.groups, subject.device_id)
+        self.subjects.find(subject.user_id, &subject.groups, Some(subject.device_id))
+    }
+
+    pub(crate) fn subjects(&self) -> &SubjectIndex {
+        &self.subjects
+    }
+
+    /// In the order of their ids.
+    pub(crate) fn policies(&self) -> &[CompiledPolicy] {
+        &self.policies
+    }
+
+    /// In the order of their ids.
+    pub(crate) fn resources(&self) -> &[Arc<CompiledResource>] {
+        &self.resources
+    }
+
+    pub(crate) fn slices(&self) -> &[Places] {
+        &self.slices
     }
 
     pub(crate) fn find(

@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod compile;
 mod conditions;
 mod evaluate;
@@ -32,10 +33,11 @@ mod resource_map;
 mod schema;
 mod subject_index;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time_window;
 mod validate;
 
+pub use access::{AccessSide, Reacher, access_difference};
 pub use compile::CompileError;
 pub use evaluate::{Authorization, Denial, Destination, SignIn, Subject};
 pub use evaluator::Evaluator;

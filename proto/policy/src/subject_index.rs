@@ -33,14 +33,24 @@ impl SubjectIndex {
         }
     }
 
-    /// Those that speak of this subject.
-    pub(crate) fn find(&self, user: UserId, groups: &[GroupId], device: DeviceId) -> Places {
+    /// Those that speak of this subject, or of every device of a user.
+    pub(crate) fn find(
+        &self,
+        user: UserId,
+        groups: &[GroupId],
+        device: Option<DeviceId>,
+    ) -> Places {
         let mut sets = Vec::with_capacity(groups.len() + 3);
         sets.push(&self.everyone);
         sets.extend(self.users.get(&user));
         sets.extend(groups.iter().filter_map(|group| self.groups.get(group)));
-        sets.extend(self.devices.get(&device));
+        sets.extend(device.and_then(|device| self.devices.get(&device)));
         Places::union(&sets, self.row_len)
+    }
+
+    /// Whether some policy names this device.
+    pub(crate) fn names_device(&self, device: DeviceId) -> bool {
+        self.devices.contains_key(&device)
     }
 }
 

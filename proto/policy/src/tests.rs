@@ -2,7 +2,7 @@
 
 mod differential;
 mod principal;
-mod sample;
+pub(crate) mod sample;
 mod scale;
 
 use std::time::Duration;

@@ -10,32 +10,32 @@ use uuid::Uuid;
 
 use crate::{Denial, Destination, Evaluator, SignIn, Subject};
 
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(1_767_225_600_123)
 }
 
-pub(super) fn device_id(number: u128) -> DeviceId {
+pub(crate) fn device_id(number: u128) -> DeviceId {
     DeviceId::from_uuid(Uuid::from_u128(number))
 }
 
-pub(super) fn group_id(number: u128) -> GroupId {
+pub(crate) fn group_id(number: u128) -> GroupId {
     GroupId::from_uuid(Uuid::from_u128(number))
 }
 
-pub(super) fn policy_id(number: u128) -> PolicyId {
+pub(crate) fn policy_id(number: u128) -> PolicyId {
     PolicyId::from_uuid(Uuid::from_u128(number))
 }
 
-pub(super) fn resource_id(number: u128) -> ResourceId {
+pub(crate) fn resource_id(number: u128) -> ResourceId {
     ResourceId::from_uuid(Uuid::from_u128(number))
 }
 
-pub(super) fn user_id(number: u128) -> UserId {
+pub(crate) fn user_id(number: u128) -> UserId {
     UserId::from_uuid(Uuid::from_u128(number))
 }
 
 /// Device 1 of user 1 in group 1, from 192.0.2.1, who signed in by password an hour ago.
-pub(super) fn subject() -> Subject {
+pub(crate) fn subject() -> Subject {
     Subject {
         device_id: device_id(1),
         user_id: user_id(1),
@@ -53,12 +53,12 @@ pub(super) fn signed_in(ago_s: u64) -> SignIn {
 }
 
 /// Everyone may reach everything.
-pub(super) fn permit(number: u128) -> Policy {
+pub(crate) fn permit(number: u128) -> Policy {
     policy(number, Effect::Permit)
 }
 
 /// Nobody may reach anything.
-pub(super) fn forbid(number: u128) -> Policy {
+pub(crate) fn forbid(number: u128) -> Policy {
     policy(number, Effect::Forbid)
 }
 
@@ -76,11 +76,11 @@ fn policy(number: u128, effect: Effect) -> Policy {
     }
 }
 
-pub(super) fn device_only(number: u128) -> SubjectSelector {
+pub(crate) fn device_only(number: u128) -> SubjectSelector {
     SubjectSelector { devices: vec![device_id(number)], ..SubjectSelector::default() }
 }
 
-pub(super) fn resource(number: u128, prefix: &str) -> Resource {
+pub(crate) fn resource(number: u128, prefix: &str) -> Resource {
     Resource {
         id: resource_id(number),
         name: format!("resource {number}"),
@@ -93,18 +93,18 @@ pub(super) fn resource(number: u128, prefix: &str) -> Resource {
     }
 }
 
-pub(super) fn tcp(address: &str, port: u16) -> Destination {
+pub(crate) fn tcp(address: &str, port: u16) -> Destination {
     Destination { address: address.parse().unwrap(), port, protocol: Protocol::Tcp }
 }
 
-pub(super) fn udp(address: &str, port: u16) -> Destination {
+pub(crate) fn udp(address: &str, port: u16) -> Destination {
     Destination { protocol: Protocol::Udp, ..tcp(address, port) }
 }
 
-pub(super) fn icmp(address: &str) -> Destination {
+pub(crate) fn icmp(address: &str) -> Destination {
     Destination { protocol: Protocol::Icmp, ..tcp(address, 0) }
 }
 
-pub(super) fn denied(evaluator: &Evaluator, subject: &Subject, address: &str) -> Denial {
+pub(crate) fn denied(evaluator: &Evaluator, subject: &Subject, address: &str) -> Denial {
     evaluator.evaluate(subject, &tcp(address, 443), now()).unwrap_err()
 }
