@@ -40,8 +40,13 @@ mod joining_tests;
 mod openapi;
 mod organisation;
 mod policies;
+mod policy_history;
+mod policy_set;
 #[cfg(test)]
+mod policy_set_tests;
 mod policy_tests;
+#[cfg(test)]
+mod population_tests;
 mod problem;
 mod rate_limit;
 mod request;
@@ -65,6 +70,9 @@ fn operations() -> OpenApiRouter<App> {
         .merge(sites::router())
         .merge(resources::router())
         .merge(policies::router())
+        .merge(policy_tests::router())
+        .merge(policy_set::router())
+        .merge(policy_history::router())
         .merge(api_tokens::router())
         .merge(audit_events::router())
         .merge(health::router())

@@ -1,6 +1,6 @@
 //! Why a request is refused.
 
-use adit_proto::api::{ProblemCode, Scope};
+use adit_proto::api::{FailedPolicyTest, ProblemCode, Scope};
 
 use crate::store::StoreError;
 
@@ -14,13 +14,22 @@ pub(crate) struct ApiError {
     pub(crate) field: Option<String>,
     /// What the caller would have to be allowed.
     pub(crate) needed: Option<Scope>,
+    /// The policy tests that would not hold.
+    pub(crate) failed_tests: Vec<FailedPolicyTest>,
     /// What the log says and the caller does not learn.
     pub(crate) source: Option<anyhow::Error>,
 }
 
 impl ApiError {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), field: None, needed: None, source: None }
+        Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            needed: None,
+            failed_tests: Vec::new(),
+            source: None,
+        }
     }
 
     /// There is none, or none that the caller may know of.
@@ -36,6 +45,29 @@ impl ApiError {
     /// It contradicts what exists.
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::Conflict, detail)
+    }
+
+    /// It would break policy tests, of which the caller is told the first.
+    pub(crate) fn policy_tests_failed(mut failed_tests: Vec<FailedPolicyTest>) -> Self {
+        const MOST: usize = 20;
+
+        let count = failed_tests.len();
+        failed_tests.truncate(MOST);
+        let names: Vec<_> = failed_tests.iter().map(|test| format!("`{}`", test.name)).collect();
+        let detail = format!(
+            "{count} policy tests would not hold ({}{}); change what is written, or the tests with \
+             it.",
+            names.join(", "),
+            if count > MOST { ", …" } else { "" },
+        );
+        Self { failed_tests, ..Self::new(ProblemCode::PolicyTestsFailed, detail) }
+    }
+
+    /// As it is, of a part of a larger body: `place` is the JSON pointer to the part.
+    #[must_use]
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        self.field = self.field.map(|field| format!("{place}{field}"));
+        self
     }
 
     /// Our fault.

@@ -30,6 +30,9 @@ pub(crate) mod groups;
 pub(crate) mod idempotency;
 pub(crate) mod organisation;
 pub(crate) mod policies;
+pub(crate) mod policy_history;
+pub(crate) mod policy_tests;
+pub(crate) mod population;
 pub(crate) mod resources;
 pub(crate) mod revocations;
 pub(crate) mod sites;
@@ -202,6 +205,7 @@ fn migrations() -> Vec<Migration> {
     vec![
         migration(1, "initial", include_str!("store/migrations/0001_initial.sql")),
         migration(3, "roles", include_str!("store/migrations/0003_roles.sql")),
+        migration(4, "policy history", include_str!("store/migrations/0004_policy_history.sql")),
     ]
 }
 

@@ -13,6 +13,9 @@ mod log;
 mod organisation;
 mod page;
 mod policy;
+mod policy_history;
+mod policy_set;
+mod policy_test;
 mod problem;
 mod resource;
 mod scope;
@@ -39,6 +42,15 @@ pub use log::AuditEvent;
 pub use organisation::{Organisation, OrganisationWrite};
 pub use page::Page;
 pub use policy::{Conditions, Effect, Policy, PolicyWrite, ResourceSelector, SubjectSelector};
+pub use policy_history::{PolicyVersion, PolicyVersionContent};
+pub use policy_set::{
+    NamedResources, NamedSubjects, NamedTestSubject, NamedTestTarget, PolicyEntry, PolicySet,
+    PolicySetChange, PolicyTestEntry, SetChanges,
+};
+pub use policy_test::{
+    Expectation, FailedPolicyTest, PolicyDryRun, PolicyTest, PolicyTestRun, PolicyTestWrite,
+    TestFacts, TestFlow, TestSubject, TestTarget,
+};
 pub use problem::{Problem, ProblemCode};
 pub use resource::{PortFilter, Resource, ResourceWrite};
 pub use scope::{Access, Collection, Scope, ScopeError};

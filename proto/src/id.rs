@@ -108,6 +108,7 @@ define_id!(/** A site agent that reaches resources. */ ConnectorId, "conn");
 define_id!(/** A token with which one connector joins. */ ConnectorTokenId, "ctok");
 define_id!(/** What is reached: addresses with protocols and ports. */ ResourceId, "res");
 define_id!(/** A rule that permits or forbids. */ PolicyId, "pol");
+define_id!(/** A statement about policies that must hold. */ PolicyTestId, "ptest");
 define_id!(/** A key with which devices join. */ EnrollmentKeyId, "ekey");
 define_id!(/** A token for the REST API. */ ApiTokenId, "tok");
 define_id!(/** One line of the access log. */ EventId, "evt");

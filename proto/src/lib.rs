@@ -54,7 +54,7 @@ pub use credential::{Confirmation, Credential, CredentialError, NumericDate};
 pub use event::{AccessEvent, FlowTuple, Verdict};
 pub use id::{
     ApiTokenId, ConnectorId, ConnectorTokenId, DeviceId, EnrollmentKeyId, EventId, GroupId,
-    IdError, OrganisationId, PolicyId, ResourceId, SessionId, SiteId, UserId,
+    IdError, OrganisationId, PolicyId, PolicyTestId, ResourceId, SessionId, SiteId, UserId,
 };
 pub use join_token::{JoinToken, JoinTokenError, JoinTokenKind};
 pub use key::{KeyError, OrganisationKey, Pin, WireguardPublicKey};

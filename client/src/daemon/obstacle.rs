@@ -40,6 +40,7 @@ pub(crate) fn from_control_plane(error: &ControlPlaneError) -> Failure {
             | ProblemCode::MethodNotAllowed
             | ProblemCode::Conflict
             | ProblemCode::IdempotencyConflict
+            | ProblemCode::PolicyTestsFailed
             | ProblemCode::EtagMismatch
             | ProblemCode::BodyTooLarge
             | ProblemCode::UnsupportedMediaType

@@ -2,7 +2,7 @@
 
 use adit_proto::{
     PolicyId,
-    api::{Effect, Page, Policy, PolicyWrite},
+    api::{Effect, Page, Policy, PolicyDryRun, PolicyWrite},
 };
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
@@ -12,11 +12,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     authentication::{ReadActor, WriteActor},
     problem::{CreateRefusals, GuardedReplaceRefusals, ListRefusals, ReadRefusals, RemoveRefusals},
-    request::{IdempotencyHeader, IfMatch, IfMatchHeader, Json, Path, Query, limit, read_cursor},
+    request::{
+        IdempotencyHeader, IfMatch, IfMatchHeader, IntentQuery, Json, Path, Query, limit,
+        read_cursor,
+    },
     response::page,
 };
 use crate::{
-    app::{self, App},
+    app::{self, App, policies::Written},
     error::ApiError,
     store::{self, Created, Versioned},
 };
@@ -69,16 +72,29 @@ async fn list_policies(
     Ok(page(policies, limit, |policy| policy.id))
 }
 
+/// A policy, or what writing it would bring.
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the two answers to a write")]
+enum PolicyOrDryRun {
+    Policy(Policy),
+    DryRun(PolicyDryRun),
+}
+
 /// Creates a policy.
 #[utoipa::path(post, path = "/v1/policies", tag = "policies",
-    security(("api_token" = ["policies:write"])), params(IdempotencyHeader),
-    request_body = PolicyWrite, responses((status = 201, description = "Created.", body = Policy), CreateRefusals))]
+    security(("api_token" = ["policies:write"])),
+    params(IntentQuery, IdempotencyHeader), request_body = PolicyWrite,
+    responses((status = 201, description = "Created.", body = Policy),
+        (status = 200, description = "What a dry run has found.", body = PolicyDryRun),
+        CreateRefusals))]
 async fn create_policy(
     State(app): State<App>,
     actor: WriteActor<Policy>,
+    Query(intent): Query<IntentQuery>,
     Json(write): Json<PolicyWrite>,
-) -> Result<Created, ApiError> {
-    app::policies::create(&app, actor.into(), write).await
+) -> Result<Written<Created>, ApiError> {
+    app::policies::create(&app, actor.into(), write, intent.into()).await
 }
 
 /// Reads a policy.
@@ -96,27 +112,37 @@ async fn read_policy(
 
 /// Replaces a policy; flows are decided anew at once.
 #[utoipa::path(put, path = "/v1/policies/{id}", tag = "policies",
-    security(("api_token" = ["policies:write"])), params(("id" = PolicyId, Path), IfMatchHeader), request_body = PolicyWrite,
-    responses((status = 200, description = "Found.", body = Policy), GuardedReplaceRefusals))]
+    security(("api_token" = ["policies:write"])),
+    params(("id" = PolicyId, Path), IntentQuery, IfMatchHeader), request_body = PolicyWrite,
+    responses((status = 200, description = "Found.", body = PolicyOrDryRun),
+        GuardedReplaceRefusals))]
 async fn replace_policy(
     State(app): State<App>,
     actor: WriteActor<Policy>,
     Path(id): Path<PolicyId>,
+    Query(intent): Query<IntentQuery>,
     if_match: IfMatch,
     Json(write): Json<PolicyWrite>,
-) -> Result<Versioned<Policy>, ApiError> {
-    app::policies::replace(&app, actor.into(), id, write, |version| if_match.require(version)).await
+) -> Result<Written<Versioned<Policy>>, ApiError> {
+    let matches = |version| if_match.require(version);
+    app::policies::replace(&app, actor.into(), id, write, intent.into(), matches).await
 }
 
 /// Deletes a policy; flows are decided anew at once.
 #[utoipa::path(delete, path = "/v1/policies/{id}", tag = "policies",
-    security(("api_token" = ["policies:write"])), params(("id" = PolicyId, Path), IfMatchHeader), responses((status = 204, description = "It is gone."), RemoveRefusals))]
+    security(("api_token" = ["policies:write"])),
+    params(("id" = PolicyId, Path), IntentQuery, IfMatchHeader),
+    responses((status = 204, description = "It is gone."),
+        (status = 200, description = "What a dry run has found.", body = PolicyDryRun),
+        RemoveRefusals))]
 async fn delete_policy(
     State(app): State<App>,
     actor: WriteActor<Policy>,
     Path(id): Path<PolicyId>,
+    Query(intent): Query<IntentQuery>,
     if_match: IfMatch,
-) -> Result<StatusCode, ApiError> {
-    app::policies::remove(&app, actor.into(), id, |version| if_match.check(version)).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Written<StatusCode>, ApiError> {
+    let matches = |version| if_match.check(version);
+    let removed = app::policies::remove(&app, actor.into(), id, intent.into(), matches).await?;
+    Ok(removed.map(|()| StatusCode::NO_CONTENT))
 }

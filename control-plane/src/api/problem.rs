@@ -27,7 +27,9 @@ pub(super) const fn status(code: ProblemCode) -> StatusCode {
         }
         ProblemCode::NotFound => StatusCode::NOT_FOUND,
         ProblemCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        ProblemCode::Conflict | ProblemCode::IdempotencyConflict => StatusCode::CONFLICT,
+        ProblemCode::Conflict
+        | ProblemCode::IdempotencyConflict
+        | ProblemCode::PolicyTestsFailed => StatusCode::CONFLICT,
         ProblemCode::EtagMismatch => StatusCode::PRECONDITION_FAILED,
         ProblemCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ProblemCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -53,6 +55,7 @@ impl IntoResponse for ApiError {
             code: self.code,
             detail: self.detail,
             field: self.field,
+            failed_tests: self.failed_tests,
         };
         let body = serde_json::to_vec(&problem).expect("a problem is representable in JSON");
         let mut response = (status, body).into_response();

@@ -11,7 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use std::str::FromStr;
 use utoipa::IntoParams;
 
-use crate::error::ApiError;
+use crate::{app::policies::Intent, error::ApiError};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -158,6 +158,36 @@ pub(super) fn read_cursor<T: FromStr>(cursor: &str) -> Result<T, ApiError> {
 /// A cursor that stands for `position`. Opaque to callers.
 pub(super) fn write_cursor(position: &impl ToString) -> String {
     URL_SAFE_NO_PAD.encode(position.to_string())
+}
+
+/// Parameters of a change of policies.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct IntentQuery {
+    /// Whether nothing is to be changed, and the answer is to say what the change would bring.
+    #[serde(default)]
+    #[param(required = false)]
+    dry_run: bool,
+    /// Why, for the history.
+    #[param(max_length = 200)]
+    reason: Option<String>,
+}
+
+impl From<IntentQuery> for Intent {
+    fn from(IntentQuery { dry_run, reason }: IntentQuery) -> Self {
+        Self { dry_run, reason }
+    }
+}
+
+/// Parameters of a change of policy tests.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReasonQuery {
+    /// Why, for the history.
+    #[param(max_length = 200)]
+    pub(super) reason: Option<String>,
 }
 
 /// `If-Match`: which versions of the object the caller would have changed.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     api::request::write_cursor,
+    app::policies::Written,
     store::{Created, Versioned},
 };
 
@@ -47,6 +48,15 @@ impl<T: Serialize> IntoResponse for Versioned<T> {
         let mut response = json(&self.object);
         insert_etag(&mut response, self.version);
         response
+    }
+}
+
+impl<T: IntoResponse> IntoResponse for Written<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Done(done) => done.into_response(),
+            Self::Foreseen(foreseen) => json(&foreseen),
+        }
     }
 }
 

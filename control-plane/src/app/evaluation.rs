@@ -35,15 +35,20 @@ pub(crate) async fn current(
     if let Some(evaluator) = app.live.evaluators.find(sequence) {
         return Ok(CurrentPolicies { sequence, evaluator });
     }
+    let evaluator = compile(connection).await?;
+    app.live.evaluators.insert(sequence, Arc::clone(&evaluator));
+    Ok(CurrentPolicies { sequence, evaluator })
+}
+
+/// The evaluator of what `connection` sees, which may be a change that nobody else sees yet.
+pub(crate) async fn compile(connection: &mut SqliteConnection) -> Result<Arc<Evaluator>, ApiError> {
     let policies = policies::enabled(&mut *connection).await?;
     let resources = resources::all(&mut *connection).await?;
     // Thousands of policies take a while, during which no other request should wait.
     let compiled =
         tokio::task::spawn_blocking(move || Evaluator::try_new(&policies, &resources)).await;
     let evaluator = compiled.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
-    let evaluator = Arc::new(evaluator);
-    app.live.evaluators.insert(sequence, Arc::clone(&evaluator));
-    Ok(CurrentPolicies { sequence, evaluator })
+    Ok(Arc::new(evaluator))
 }
 
 /// What would be decided of a flow, and by what.

@@ -7,7 +7,10 @@ use adit_proto::{
 use serde_json::json;
 
 use crate::{
-    app::{App, policies::refuse_if_named, random, revocation::revoke_user, validate},
+    app::{
+        App, consequence::check_tests, policies::refuse_if_named, random, revocation::revoke_user,
+        validate,
+    },
     error::ApiError,
     store::{Actor, Change, Created, Versioned, groups, users},
 };
@@ -75,6 +78,7 @@ pub(crate) async fn insert_member(
     find_both(&mut change, id, user_id).await?;
     if groups::insert_member(&mut change, id, user_id).await? {
         revoke_user(&mut change, user_id).await?;
+        check_tests(app, &mut change).await?;
         let member = json!({ "user_id": user_id });
         change.commit("group.member.add", id, Some(&member)).await?;
     }
@@ -94,6 +98,7 @@ pub(crate) async fn remove_member(
         return Err(ApiError::not_found());
     }
     revoke_user(&mut change, user_id).await?;
+    check_tests(app, &mut change).await?;
     let member = json!({ "user_id": user_id });
     change.commit("group.member.remove", id, Some(&member)).await?;
     Ok(())

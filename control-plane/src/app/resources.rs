@@ -7,7 +7,7 @@ use adit_proto::{
 };
 
 use crate::{
-    app::{App, policies::refuse_if_named, random, validate},
+    app::{App, consequence::check_tests, policies::refuse_if_named, random, validate},
     error::ApiError,
     store::{Actor, Created, Versioned, resources, sites},
 };
@@ -36,6 +36,7 @@ pub(crate) async fn create(
     };
     resources::insert(&mut change, &resource).await?;
     let created = Created::new("/v1/resources", id, &resource);
+    check_tests(app, &mut change).await?;
     Ok(change.commit_creation("resource.create", id, &resource, created).await?)
 }
 
@@ -69,6 +70,7 @@ pub(crate) async fn replace(
         },
     };
     resources::replace(&mut change, &resource).await?;
+    check_tests(app, &mut change).await?;
     change.commit("resource.replace", id, Some(&resource.object)).await?;
     Ok(resource)
 }
@@ -85,6 +87,7 @@ pub(crate) async fn remove(
     matches(held.version)?;
     refuse_if_named(&mut change, id).await?;
     resources::remove(&mut change, id).await?;
+    check_tests(app, &mut change).await?;
     change.commit("resource.delete", id, None::<&Resource>).await?;
     Ok(())
 }

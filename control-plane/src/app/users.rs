@@ -8,13 +8,13 @@ use adit_proto::{
 use crate::{
     app::{
         App,
-        policies::{refuse_if_named, still_named},
+        policies::{refuse_if_device_named, refuse_if_named},
         random,
         revocation::revoke_user,
         validate,
     },
     error::ApiError,
-    store::{Actor, Created, Versioned, policies, users},
+    store::{Actor, Created, Versioned, users},
 };
 
 pub(crate) async fn create(app: &App, actor: Actor, write: UserWrite) -> Result<Created, ApiError> {
@@ -76,9 +76,7 @@ pub(crate) async fn remove(
     let held = users::find(change.connection(), id).await?.ok_or_else(ApiError::not_found)?;
     matches(held.version)?;
     refuse_if_named(&mut change, id).await?;
-    if let Some(policy) = policies::naming_device_of(change.connection(), id).await? {
-        return Err(still_named("A device of this user", &policy));
-    }
+    refuse_if_device_named(&mut change, id).await?;
     revoke_user(&mut change, id).await?;
     users::remove(&mut change, id).await?;
     change.commit("user.delete", id, None::<&User>).await?;

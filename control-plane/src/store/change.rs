@@ -147,6 +147,11 @@ impl Change {
         &mut self.transaction
     }
 
+    /// Who makes it.
+    pub(crate) const fn actor(&self) -> ActorId {
+        self.actor.id
+    }
+
     /// When the change happens: one instant for all of it.
     pub(crate) const fn now(&self) -> Timestamp {
         self.now

@@ -12,11 +12,15 @@ use super::{
     row::{RowExt as _, to_integer, to_json, to_word},
 };
 
-pub(crate) async fn insert(change: &mut Change, policy: &Policy) -> Result<(), StoreError> {
+pub(crate) async fn insert(
+    change: &mut Change,
+    policy: &Versioned<Policy>,
+) -> Result<(), StoreError> {
+    let Versioned { version, object: policy } = policy;
     sqlx::query(
         "INSERT INTO policies (id, name, effect, subjects, resources, conditions, disabled,
              version, created_at, updated_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(policy.id.to_string())
     .bind(&policy.name)
@@ -25,6 +29,7 @@ pub(crate) async fn insert(change: &mut Change, policy: &Policy) -> Result<(), S
     .bind(to_json(&policy.resources))
     .bind(to_json(&policy.conditions))
     .bind(policy.disabled)
+    .bind(to_integer(*version))
     .bind(policy.created_at.as_millis())
     .bind(policy.updated_at.as_millis())
     .execute(change.connection())
@@ -75,6 +80,14 @@ pub(crate) async fn list(
     .fetch_all(connection)
     .await?;
     rows.iter().map(from_row).collect()
+}
+
+/// Every policy, in the order of their ids.
+pub(crate) async fn all(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<Versioned<Policy>>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM policies ORDER BY id").fetch_all(connection).await?;
+    rows.iter().map(versioned).collect()
 }
 
 /// Policies that are enabled, in the order of their ids.
@@ -148,6 +161,21 @@ pub(crate) async fn first_missing(
     };
     let row = sqlx::query(query).bind(to_json(ids)).fetch_optional(connection).await?;
     row.map(|row| row.unsigned("key")).transpose()
+}
+
+/// The ids of all objects of a kind, and their names.
+pub(crate) async fn names(
+    connection: &mut SqliteConnection,
+    named: Named,
+) -> Result<Vec<(String, String)>, StoreError> {
+    let query = match named {
+        Named::Users => "SELECT id, name FROM users",
+        Named::Groups => r#"SELECT id, name FROM "groups""#,
+        Named::Devices => "SELECT id, name FROM devices",
+        Named::Resources => "SELECT id, name FROM resources",
+    };
+    let rows = sqlx::query(query).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.text("id")?, row.text("name")?))).collect()
 }
 
 /// Replaces what can be changed of a policy that exists.

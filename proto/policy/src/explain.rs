@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use adit_proto::{
-    PolicyId, Reason, Timestamp,
+    PolicyId, Reason, ResourceId, Timestamp,
     api::{Check, Explanation, PolicyTrace, SubjectSelector, TraceOutcome},
 };
 
 use crate::{
     compile::CompiledPolicy,
     conditions::checks,
-    evaluate::{Answer, Destination, Question, Subject},
+    evaluate::{Answer, Authorization, Denial, Destination, Question, Subject},
     evaluator::{CompiledResource, Evaluator},
 };
 
@@ -23,11 +23,61 @@ impl Evaluator {
         destination: &Destination,
         now: Timestamp,
     ) -> Explanation {
-        let (reason, policy_id) = match self.evaluate(subject, destination, now) {
+        let resource = self.find(destination).map(|found| found.value.as_ref());
+        let decision = self.evaluate(subject, destination, now);
+        self.explain_decision(&decision, subject, resource, now)
+    }
+
+    /// As [`Self::explain`], of whatever belongs to a resource.
+    pub fn explain_resource(
+        &self,
+        subject: &Subject,
+        resource_id: ResourceId,
+        now: Timestamp,
+    ) -> Explanation {
+        let resource = self.resource(resource_id);
+        let decision = self.decide_resource(subject, resource, now);
+        self.explain_decision(&decision, subject, resource, now)
+    }
+
+    /// Whether a subject can reach what belongs to a resource.
+    pub fn allows_resource(
+        &self,
+        subject: &Subject,
+        resource_id: ResourceId,
+        now: Timestamp,
+    ) -> bool {
+        self.decide_resource(subject, self.resource(resource_id), now).is_ok()
+    }
+
+    fn decide_resource(
+        &self,
+        subject: &Subject,
+        resource: Option<&CompiledResource>,
+        now: Timestamp,
+    ) -> Result<Authorization, Denial> {
+        let reason = Reason::ResourceUnknown;
+        let unknown = Denial { reason, resource_id: None, policy_id: None };
+        self.judge(subject, &self.policies_of(subject), resource.ok_or(unknown)?, now)
+    }
+
+    fn resource(&self, id: ResourceId) -> Option<&CompiledResource> {
+        let resources = self.resources();
+        let place = resources.binary_search_by_key(&id, |one| one.resource.id).ok()?;
+        resources.get(place).map(AsRef::as_ref)
+    }
+
+    fn explain_decision(
+        &self,
+        decision: &Result<Authorization, Denial>,
+        subject: &Subject,
+        resource: Option<&CompiledResource>,
+        now: Timestamp,
+    ) -> Explanation {
+        let (reason, policy_id) = match decision {
             Ok(authorization) => (Reason::PolicyPermits, Some(authorization.policy_id())),
             Err(denial) => (denial.reason, denial.policy_id),
         };
-        let resource = self.find(destination).map(|found| found.value);
         Explanation {
             allowed: reason == Reason::PolicyPermits,
             reason,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::FailedPolicyTest;
+
 /// The body of every answer that is no success, as `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -20,6 +22,9 @@ pub struct Problem {
     /// The member of the body or query that is wrong, as a JSON pointer (RFC 6901) or a name.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub field: Option<String>,
+    /// The first of the policy tests that would not hold.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub failed_tests: Vec<FailedPolicyTest>,
 }
 
 /// Stable codes of problems.
@@ -45,6 +50,8 @@ pub enum ProblemCode {
     Conflict,
     /// 409: the same Idempotency-Key was used with another body.
     IdempotencyConflict,
+    /// 409: policy tests would not hold any more.
+    PolicyTestsFailed,
     /// 412: the object was changed since it was read.
     EtagMismatch,
     /// 413: the body is too large.

@@ -74,6 +74,7 @@ async fn a_refusal_says_why() {
         code: ProblemCode::DevicePending,
         detail: "the device waits for approval; ask an administrator".to_owned(),
         field: None,
+        failed_tests: Vec::new(),
     };
     let body = serde_json::to_string(&problem).unwrap();
     let answer = format!(
