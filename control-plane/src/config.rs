@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use adit_proto::{OrganisationKey, Timestamp};
 use clap::{Parser, Subcommand};
 
-use crate::rate_limits::Limits;
+use crate::{policy_command::PolicyCommand, rate_limits::Limits};
 
 /// The control plane of Adit: identities, resources and policies, by a REST API.
 #[derive(Debug, Parser)]
@@ -22,6 +22,9 @@ pub(crate) enum Command {
     Serve(ServeConfig),
     /// Prints the OpenAPI description of the REST API.
     Openapi,
+    /// Keeps policies in a file: exports, tests, plans and applies them through the REST API.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Checks the audit log or hands it out; also while the control plane runs.
     #[command(subcommand)]
     Audit(AuditCommand),

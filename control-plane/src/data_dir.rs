@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -81,7 +81,7 @@ impl DataDir {
     }
 
     pub(crate) fn admin_token(&self) -> PathBuf {
-        self.folder.join("admin-token")
+        admin_token_file(&self.folder)
     }
 
     pub(crate) fn audit_head(&self) -> PathBuf {
@@ -89,7 +89,7 @@ impl DataDir {
     }
 
     pub(crate) fn certificate_file(&self) -> PathBuf {
-        self.folder.join("tls-cert.pem")
+        certificate_file(&self.folder)
     }
 
     fn key_file(&self) -> PathBuf {
@@ -106,6 +106,19 @@ impl DataDir {
         written.sync_all()?;
         fs::rename(&aside, file)?;
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Says where the server is found on this machine, for commands that are given the folder.
+    pub(crate) fn write_local_url(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let ip = match address.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let url = format!("https://{}\n", SocketAddr::new(ip, address.port()));
+        let file = local_url_file(&self.folder);
+        self.write_secret(&file, &url)
+            .with_context(|| format!("failed to write {}; is the disk full?", file.display()))
     }
 
     /// The certificate in the folder; made for the host of `public_url` when there is none.
@@ -138,6 +151,21 @@ pub(crate) fn database(folder: &Path) -> PathBuf {
 /// Where the last signed head of the audit log is, in a data directory.
 pub(crate) fn audit_head(folder: &Path) -> PathBuf {
     folder.join("audit-head")
+}
+
+/// Where the first administrator's token of a folder is.
+pub(crate) fn admin_token_file(folder: &Path) -> PathBuf {
+    folder.join("admin-token")
+}
+
+/// Where the HTTPS certificate of a folder is.
+pub(crate) fn certificate_file(folder: &Path) -> PathBuf {
+    folder.join("tls-cert.pem")
+}
+
+/// Where it stands under which URL the control plane of a folder is found on its own machine.
+pub(crate) fn local_url_file(folder: &Path) -> PathBuf {
+    folder.join("local-url")
 }
 
 fn make_certificate(public_url: &str) -> anyhow::Result<(String, String)> {

@@ -15,6 +15,7 @@ mod first_run;
 mod fixture;
 mod head_file;
 mod metrics;
+mod policy_command;
 mod rate_limits;
 mod server;
 mod signing;
@@ -43,6 +44,7 @@ use crate::{
     config::{Arguments, Command, ServeConfig},
     data_dir::DataDir,
     metrics::Metrics,
+    policy_command::PolicyCommand,
     rate_limits::RateLimits,
     server::{Listener, Server},
     store::Store,
@@ -50,14 +52,15 @@ use crate::{
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Serve(config) => serve(config),
-        Command::Openapi => print_openapi(),
-        Command::Audit(command) => {
-            runtime().and_then(|runtime| runtime.block_on(audit_command::run(command)))
-        }
+        Command::Serve(config) => serve(config).map(|()| ExitCode::SUCCESS),
+        Command::Openapi => print_openapi().map(|()| ExitCode::SUCCESS),
+        Command::Policy(command) => policy(command),
+        Command::Audit(command) => runtime()
+            .and_then(|runtime| runtime.block_on(audit_command::run(command)))
+            .map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("adit-control: {error:#}");
             ExitCode::FAILURE
@@ -68,6 +71,10 @@ fn main() -> ExitCode {
 fn print_openapi() -> anyhow::Result<()> {
     let json = api::openapi().to_pretty_json().context("failed to write the description")?;
     writeln!(io::stdout(), "{json}").context("failed to print the description")
+}
+
+fn policy(command: PolicyCommand) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(policy_command::run(command))
 }
 
 fn serve(config: ServeConfig) -> anyhow::Result<()> {
@@ -112,6 +119,7 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
         draining: is_draining,
     });
     let pruning = tokio::spawn(app::access_events::prune_forever(app.clone()));
+    data_dir.write_local_url(address)?;
     let keeping_head = tokio::spawn(head_file::keep(app.clone(), data_dir));
     let server = Server::start(listener, &certificate, app)?;
     info!(%address, organisation_id = %identity.organisation_id, "Listening");

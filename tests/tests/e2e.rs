@@ -36,6 +36,8 @@ mod path_mtu;
 mod peers;
 #[path = "e2e/policy.rs"]
 mod policy;
+#[path = "e2e/policy_files.rs"]
+mod policy_files;
 #[path = "e2e/restarts.rs"]
 mod restarts;
 #[path = "e2e/revocation.rs"]

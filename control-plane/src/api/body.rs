@@ -1,4 +1,5 @@
-//! Reads every body before anything else is done: at most [`MAX_LEN`], within [`PATIENCE`].
+//! Reads every body before anything else is done: at most [`MAX_LEN`] or [`MAX_SET_LEN`], within
+//! [`PATIENCE`].
 
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::{api::request::IDEMPOTENCY_KEY, error::ApiError};
 /// Longest body, in bytes.
 pub(super) const MAX_LEN: usize = 1 << 20;
 
+/// Longest document of all policies, in bytes: thousands of them.
+const MAX_SET_LEN: usize = 8 << 20;
+
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -27,12 +31,13 @@ pub(super) struct Fingerprint(pub(super) [u8; 32]);
 /// Puts the whole body into memory. This comes before authentication, so the limit is low.
 pub(super) async fn buffer(request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    if body.size_hint().lower() > MAX_LEN as u64 {
-        return too_large().into_response();
+    let max_len = if parts.uri.path() == "/v1/policy-set" { MAX_SET_LEN } else { MAX_LEN };
+    if body.size_hint().lower() > max_len as u64 {
+        return too_large(max_len).into_response();
     }
-    let body = match timeout(PATIENCE, to_bytes(body, MAX_LEN)).await {
+    let body = match timeout(PATIENCE, to_bytes(body, max_len)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) if is_length_limit(&error) => return too_large().into_response(),
+        Ok(Err(error)) if is_length_limit(&error) => return too_large(max_len).into_response(),
         Ok(Err(_)) => return incomplete().into_response(),
         Err(_) => return incomplete().into_response(),
     };
@@ -54,8 +59,8 @@ fn is_length_limit(error: &axum::Error) -> bool {
         .is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
-fn too_large() -> ApiError {
-    ApiError::new(ProblemCode::BodyTooLarge, format!("A body has at most {MAX_LEN} bytes."))
+fn too_large(max_len: usize) -> ApiError {
+    ApiError::new(ProblemCode::BodyTooLarge, format!("The body has at most {max_len} bytes."))
 }
 
 fn incomplete() -> ApiError {

@@ -46,10 +46,8 @@ async fn replace_policy_set(
 ) -> Result<Versioned<PolicySetChange>, ApiError> {
     let intent: Intent = intent.into();
     let is_dry_run = intent.dry_run;
-    let matches = |version| match is_dry_run {
-        true => if_match.check(version),
-        false => if_match.require(version),
-    };
+    let matches =
+        |version| if is_dry_run { if_match.check(version) } else { if_match.require(version) };
     let change = app::policy_set::replace(&app, actor.into(), set, intent, matches).await?;
     Ok(versioned(change))
 }
