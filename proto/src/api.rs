@@ -53,7 +53,7 @@ pub use policy_test::{
 };
 pub use problem::{Problem, ProblemCode};
 pub use resource::{PortFilter, Resource, ResourceWrite};
-pub use scope::{Access, Collection, Scope, ScopeError};
+pub use scope::{Collection, Permission, Scope, ScopeError};
 pub use secret::Secret;
 pub use site::{Site, SiteWrite};
 pub use time_window::{TimeOfDay, TimeOfDayError, TimeWindow, Weekday};

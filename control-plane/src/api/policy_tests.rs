@@ -110,6 +110,9 @@ async fn delete_policy_test(
 #[utoipa::path(post, path = "/v1/policy-tests/run", tag = "policies",
     security(("api_token" = ["policies:read"])),
     responses((status = 200, description = "They were run.", body = PolicyTestRun), ReadRefusals))]
-async fn run_policy_tests(State(app): State<App>, _actor: ReadActor<Policy>) -> Result<Response, ApiError> {
+async fn run_policy_tests(
+    State(app): State<App>,
+    _actor: ReadActor<Policy>,
+) -> Result<Response, ApiError> {
     Ok(json(&app::policy_tests::run(&app).await?))
 }

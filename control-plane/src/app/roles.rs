@@ -1,17 +1,17 @@
 //! What each role may do: the one table from which every right follows.
 
-use adit_proto::api::{Access, ApiToken, Collection, Role, Scope};
+use adit_proto::api::{ApiToken, Collection, Permission, Role, Scope};
 
-const NONE: Option<Access> = None;
-const READ: Option<Access> = Some(Access::Read);
-const WRITE: Option<Access> = Some(Access::Write);
+const NONE: Option<Permission> = None;
+const READ: Option<Permission> = Some(Permission::Read);
+const WRITE: Option<Permission> = Some(Permission::Write);
 
 /// What owner, admin, network-admin, approver and auditor may do with a collection, in this order.
 ///
 /// Beyond the table, only owners create and delete tokens of owners, and nobody creates or deletes
 /// a token that may do more than the caller's: see [`covers`].
 #[rustfmt::skip]
-const fn row(collection: Collection) -> [Option<Access>; 5] {
+const fn row(collection: Collection) -> [Option<Permission>; 5] {
     match collection {
         //                               owner  admin  network-admin approver auditor
         Collection::Organisation    => [ WRITE, WRITE, READ,         READ,    READ ],
@@ -41,7 +41,7 @@ pub(crate) fn has_scope(role: Role, scope: Scope) -> bool {
         Role::Approver => approver,
         Role::Auditor => auditor,
     };
-    access.is_some_and(|access| access >= scope.access)
+    access.is_some_and(|access| access >= scope.permission)
 }
 
 /// Whether the token has this scope: its role has it, and the token is not narrowed to others.
@@ -83,7 +83,11 @@ mod tests {
     fn owners_may_do_everything_and_auditors_read_everything() {
         for scope in Scope::all() {
             assert!(has_scope(Role::Owner, scope), "{scope}");
-            assert_eq!(has_scope(Role::Auditor, scope), scope.access == Access::Read, "{scope}");
+            assert_eq!(
+                has_scope(Role::Auditor, scope),
+                scope.permission == Permission::Read,
+                "{scope}"
+            );
         }
     }
 

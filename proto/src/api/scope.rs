@@ -6,14 +6,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// How a collection is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Access {
+pub enum Permission {
     /// Lists and reads.
     Read,
     /// Reads, creates, replaces and deletes.
     Write,
 }
 
-impl Access {
+impl Permission {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Read, Self::Write];
 
@@ -83,7 +83,7 @@ pub struct Scope {
     /// Of what.
     pub collection: Collection,
     /// To do what.
-    pub access: Access,
+    pub permission: Permission,
 }
 
 /// Why a string is no scope.
@@ -94,30 +94,32 @@ pub struct ScopeError;
 impl Scope {
     /// The right to list and read.
     pub const fn read(collection: Collection) -> Self {
-        Self { collection, access: Access::Read }
+        Self { collection, permission: Permission::Read }
     }
 
     /// The right to read and to change.
     pub const fn write(collection: Collection) -> Self {
-        Self { collection, access: Access::Write }
+        Self { collection, permission: Permission::Write }
     }
 
     /// All there are.
     pub fn all() -> impl Iterator<Item = Self> {
         Collection::ALL.iter().flat_map(|collection| {
-            Access::ALL.into_iter().map(|access| Self { collection: *collection, access })
+            Permission::ALL
+                .into_iter()
+                .map(|permission| Self { collection: *collection, permission })
         })
     }
 
     /// Whether whoever has this has `other` as well: who may write may read.
     pub fn includes(self, other: Self) -> bool {
-        self.collection == other.collection && self.access >= other.access
+        self.collection == other.collection && self.permission >= other.permission
     }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.collection.word(), self.access.word())
+        write!(f, "{}:{}", self.collection.word(), self.permission.word())
     }
 }
 
