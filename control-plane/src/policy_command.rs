@@ -3,6 +3,8 @@
 mod api_client;
 mod file;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs,

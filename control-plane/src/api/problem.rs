@@ -55,7 +55,7 @@ impl IntoResponse for ApiError {
             code: self.code,
             detail: self.detail,
             field: self.field,
-            failed_tests: self.failed_tests,
+            failed_tests: self.failed_tests.into(),
         };
         let body = serde_json::to_vec(&problem).expect("a problem is representable in JSON");
         let mut response = (status, body).into_response();

@@ -2,7 +2,7 @@
 
 mod document;
 
-use std::{collections::HashMap, hash::Hash};
+use std::{collections::HashMap, fmt::Display, hash::Hash};
 
 use adit_proto::{
     PolicyId, PolicyTestId, Timestamp,
@@ -11,6 +11,7 @@ use adit_proto::{
         PolicyWrite, SetChanges,
     },
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
@@ -183,8 +184,10 @@ async fn put(
 
     let reason = intent.reason.as_deref();
     let version = policy_version::begin(&mut change, operation, reason).await?;
-    write_policies(&mut change, version, &policies).await?;
-    write_tests(&mut change, version, &tests).await?;
+    write_policies(&mut change, &policies).await?;
+    policies.record(&mut change, version).await?;
+    write_tests(&mut change, &tests).await?;
+    tests.record(&mut change, version).await?;
     if intent.dry_run {
         answer.dry_run = Some(foresee(app, change).await?);
         return Ok(answer);
@@ -205,51 +208,30 @@ async fn put(
 
 async fn write_policies(
     change: &mut Change,
-    version: u64,
     plan: &Plan<PolicyId, PolicyWrite>,
 ) -> Result<(), ApiError> {
-    // All that must make way goes first: names are unique and may change hands.
-    for id in plan.deleted.iter().map(|it| it.0).chain(plan.changed.iter().map(|it| it.id)) {
+    for id in plan.making_way() {
         policies::remove(change, id).await?;
     }
-    for (id, _write) in &plan.deleted {
-        policy_history::record(change, version, id, None::<&PolicyWrite>).await?;
-    }
     let now = change.now();
-    for Changed { id, held_version, created_at, write } in &plan.changed {
-        let object = policy_rules::as_written(*id, write.clone(), *created_at, now);
-        policies::insert(change, &Versioned { version: held_version + 1, object }).await?;
-        policy_history::record(change, version, id, Some(write)).await?;
-    }
-    for (id, write) in &plan.created {
-        let object = policy_rules::as_written(*id, write.clone(), now, now);
-        policies::insert(change, &Versioned { version: 1, object }).await?;
-        policy_history::record(change, version, id, Some(write)).await?;
+    for Written { id, version, created_at, write } in plan.written(now) {
+        let object = policy_rules::as_written(id, write.clone(), created_at, now);
+        policies::insert(change, &Versioned { version, object }).await?;
     }
     Ok(())
 }
 
 async fn write_tests(
     change: &mut Change,
-    version: u64,
     plan: &Plan<PolicyTestId, PolicyTestWrite>,
 ) -> Result<(), ApiError> {
-    for id in plan.deleted.iter().map(|it| it.0).chain(plan.changed.iter().map(|it| it.id)) {
+    for id in plan.making_way() {
         policy_tests::remove(change, id).await?;
     }
-    for (id, _write) in &plan.deleted {
-        policy_history::record(change, version, id, None::<&PolicyTestWrite>).await?;
-    }
     let now = change.now();
-    for Changed { id, held_version, created_at, write } in &plan.changed {
-        let object = test_rules::as_written(*id, write.clone(), *created_at, now);
-        policy_tests::insert(change, &Versioned { version: held_version + 1, object }).await?;
-        policy_history::record(change, version, id, Some(write)).await?;
-    }
-    for (id, write) in &plan.created {
-        let object = test_rules::as_written(*id, write.clone(), now, now);
-        policy_tests::insert(change, &Versioned { version: 1, object }).await?;
-        policy_history::record(change, version, id, Some(write)).await?;
+    for Written { id, version, created_at, write } in plan.written(now) {
+        let object = test_rules::as_written(id, write.clone(), created_at, now);
+        policy_tests::insert(change, &Versioned { version, object }).await?;
     }
     Ok(())
 }
@@ -271,10 +253,19 @@ struct Changed<Id, Write> {
     write: Write,
 }
 
+/// Something as it will be in the store.
+#[derive(Debug)]
+struct Written<'a, Id, Write> {
+    id: Id,
+    version: u64,
+    created_at: Timestamp,
+    write: &'a Write,
+}
+
 /// Something as it is in the store: its version, when it was created, and what it is like.
 type Stored<Write> = (u64, Timestamp, Write);
 
-impl<Id: Copy + Eq + Hash, Write> Plan<Id, Write> {
+impl<Id: Copy + Display + Eq + Hash, Write: Serialize> Plan<Id, Write> {
     fn new(
         held: impl Iterator<Item = (Id, Stored<Write>)>,
         wanted: Vec<(Id, Write)>,
@@ -293,6 +284,36 @@ impl<Id: Copy + Eq + Hash, Write> Plan<Id, Write> {
         }
         plan.deleted.extend(held.into_iter().map(|(id, (_, _, stored))| (id, stored)));
         plan
+    }
+
+    /// What must be removed before anything is written: names are unique and may change hands.
+    fn making_way(&self) -> impl Iterator<Item = Id> {
+        let deleted = self.deleted.iter().map(|(id, _write)| *id);
+        deleted.chain(self.changed.iter().map(|changed| changed.id))
+    }
+
+    fn written(&self, now: Timestamp) -> impl Iterator<Item = Written<'_, Id, Write>> {
+        let changed = self.changed.iter().map(|Changed { id, held_version, created_at, write }| {
+            Written { id: *id, version: held_version + 1, created_at: *created_at, write }
+        });
+        let created = self.created.iter();
+        changed.chain(created.map(move |(id, write)| Written {
+            id: *id,
+            version: 1,
+            created_at: now,
+            write,
+        }))
+    }
+
+    /// Puts it into the history.
+    async fn record(&self, change: &mut Change, version: u64) -> Result<(), ApiError> {
+        for (id, _write) in &self.deleted {
+            policy_history::record(change, version, id, None::<&Write>).await?;
+        }
+        for Written { id, write, .. } in self.written(change.now()) {
+            policy_history::record(change, version, id, Some(write)).await?;
+        }
+        Ok(())
     }
 
     fn summary(&self, name: impl Fn(&Write) -> &String) -> SetChanges {

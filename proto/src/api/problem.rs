@@ -23,8 +23,9 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub field: Option<String>,
     /// The first of the policy tests that would not hold.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub failed_tests: Vec<FailedPolicyTest>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty", default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<FailedPolicyTest>))]
+    pub failed_tests: Box<[FailedPolicyTest]>,
 }
 
 /// Stable codes of problems.

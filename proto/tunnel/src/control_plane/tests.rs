@@ -74,7 +74,7 @@ async fn a_refusal_says_why() {
         code: ProblemCode::DevicePending,
         detail: "the device waits for approval; ask an administrator".to_owned(),
         field: None,
-        failed_tests: Vec::new(),
+        failed_tests: Box::default(),
     };
     let body = serde_json::to_string(&problem).unwrap();
     let answer = format!(
