@@ -3,6 +3,7 @@
 mod connection;
 mod enroll;
 mod explain;
+mod login;
 mod netcheck;
 mod ping;
 mod resources;
@@ -61,6 +62,10 @@ pub(crate) enum Command {
 pub(crate) enum Ask {
     /// Joins an organisation with an enrolment key.
     Enroll(enroll::Arguments),
+    /// Signs in, in the browser; a new device enrols thereby.
+    Login(login::LoginArguments),
+    /// Signs out and cuts all access; the device stays enrolled.
+    Logout(login::LogoutArguments),
     /// Connects, and stays so across restarts.
     Up(up::Arguments),
     /// Disconnects, and stays so across restarts.
@@ -119,6 +124,8 @@ pub(crate) fn run(ask: Ask, socket: &Path) -> ExitCode {
 async fn dispatch(ask: Ask, socket: &Path) -> Result<Verdict, CliError> {
     match ask {
         Ask::Enroll(arguments) => enroll::run(arguments, socket).await,
+        Ask::Login(arguments) => login::run(arguments, socket).await,
+        Ask::Logout(arguments) => login::run_logout(arguments, socket).await,
         Ask::Up(arguments) => up::run(arguments, socket).await,
         Ask::Down => up::run_down(socket).await,
         Ask::Set(arguments) => set::run(arguments, socket).await,

@@ -11,6 +11,7 @@ mod identity;
 mod ipc_server;
 mod journal;
 mod known_networks;
+mod login;
 mod material;
 mod netcheck;
 mod obstacle;

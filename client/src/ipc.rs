@@ -46,6 +46,20 @@ pub(crate) enum Request {
         #[serde(default)]
         replace: bool,
     },
+    /// Begin to sign in.
+    Login {
+        /// Where the control plane is, for a new device: `https://host:port`, or with `#pin`.
+        url: Option<String>,
+        /// What a new device is to be called.
+        name: Option<String>,
+        /// Whether to forget an earlier enrolment.
+        #[serde(default)]
+        replace: bool,
+    },
+    /// What becomes of the sign-in under way.
+    AwaitLogin,
+    /// Sign out.
+    Logout,
     /// Connect, and stay so.
     Up {
         /// How long to wait for it, in milliseconds.
@@ -89,6 +103,9 @@ impl Request {
     pub(crate) const fn changes_something(&self) -> bool {
         match self {
             Self::Enroll { .. } => true,
+            Self::Login { .. } => true,
+            Self::AwaitLogin => true,
+            Self::Logout => true,
             Self::Up { .. } => true,
             Self::Down => true,
             Self::SetCarrier { .. } => true,
@@ -126,6 +143,8 @@ pub(crate) enum Response {
         /// One sentence for people.
         message: String,
     },
+    /// Answers [`Request::Login`].
+    LoginBegun(LoginPrompt),
     /// Answers [`Request::Status`].
     Status(Box<Status>),
     /// Answers [`Request::Resources`].
@@ -141,6 +160,19 @@ pub(crate) enum Response {
     Netcheck(Box<Netcheck>),
     /// It was not done.
     Failure(Failure),
+}
+
+/// What a user needs to sign in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LoginPrompt {
+    /// `WDJB-MJHT`.
+    pub(crate) user_code: String,
+    /// Where to type it.
+    pub(crate) verification_uri: String,
+    /// The same with the code in it.
+    pub(crate) verification_uri_complete: String,
+    /// When the code expires.
+    pub(crate) expires_at: Timestamp,
 }
 
 /// Why something was not done, and what to do next.
@@ -182,6 +214,8 @@ pub(crate) enum FailureCode {
     KeyDamaged,
     /// The control plane does not know the enrolment key any more.
     JoinRefused,
+    /// The sign-in was denied.
+    LoginDenied,
     /// The control plane cannot be reached.
     ControlPlaneUnreachable,
     /// Someone else answers in the control plane's place.
@@ -192,6 +226,8 @@ pub(crate) enum FailureCode {
     DevicePending,
     /// The device or its user was revoked.
     DeviceRevoked,
+    /// The user is signed in no more.
+    SessionExpired,
     /// The interface or its routes cannot be had.
     Interface,
     /// No connector of a site can be reached or admits us.
@@ -258,6 +294,8 @@ pub(crate) struct Status {
     pub(crate) sessions: Vec<SessionOnStatus>,
     /// Until when connectors admit us.
     pub(crate) credential_expires_at: Option<Timestamp>,
+    /// When the user has to sign in again, as far as that is known.
+    pub(crate) session_ends_at: Option<Timestamp>,
     /// The control plane.
     pub(crate) control_plane: Option<ControlPlaneOnStatus>,
     /// What the user should know, such as overlapping routes.

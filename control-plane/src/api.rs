@@ -28,6 +28,7 @@ mod connector_tokens;
 mod connectors;
 #[cfg(test)]
 mod contract_tests;
+mod device_authorization;
 mod devices;
 mod enrollment_keys;
 mod explain;
@@ -35,6 +36,7 @@ mod explain;
 mod explain_tests;
 mod groups;
 mod health;
+mod identity_providers;
 #[cfg(test)]
 mod joining_tests;
 mod openapi;
@@ -48,6 +50,8 @@ mod policy_tests;
 #[cfg(test)]
 mod population_tests;
 mod problem;
+#[cfg(test)]
+mod provider_sign_in_tests;
 mod rate_limit;
 mod request;
 mod resources;
@@ -56,9 +60,14 @@ mod response;
 mod rights_tests;
 #[cfg(test)]
 mod secrecy_tests;
+mod sign_in_page;
+#[cfg(test)]
+mod sign_in_tests;
+mod sign_ins;
 mod sites;
 mod stream;
 mod trace;
+mod user_sessions;
 mod users;
 
 /// Every operation, with its description.
@@ -85,6 +94,10 @@ fn operations() -> OpenApiRouter<App> {
         .merge(enrollment_keys::router())
         .merge(access_events::router())
         .merge(explain::router())
+        .merge(device_authorization::router())
+        .merge(sign_ins::router())
+        .merge(user_sessions::router())
+        .merge(identity_providers::router())
 }
 
 /// The service that answers requests.
@@ -93,6 +106,7 @@ pub(crate) fn router(app: App) -> Router {
     let signed_routes = Arc::new(openapi::signed_routes(openapi));
     let limited = Limited { app: app.clone(), signed_routes };
     router
+        .merge(sign_in_page::router())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn(body::buffer))

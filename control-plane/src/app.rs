@@ -6,7 +6,8 @@ use adit_proto::Pin;
 use tokio::sync::watch;
 
 use crate::{
-    app::live::Live, metrics::Metrics, rate_limits::RateLimits, signing::Signer, store::Store,
+    app::live::Live, metrics::Metrics, open_id_connect::ProviderHttp, rate_limits::RateLimits,
+    sealing::Sealer, signing::Signer, store::Store,
 };
 
 pub(crate) mod access_events;
@@ -26,18 +27,24 @@ pub(crate) mod enrollment_keys;
 pub(crate) mod evaluation;
 pub(crate) mod follower;
 pub(crate) mod groups;
+pub(crate) mod identity_providers;
 pub(crate) mod live;
+pub(crate) mod network;
 pub(crate) mod organisation;
 pub(crate) mod policies;
 mod policy_names;
 pub(crate) mod policy_set;
 pub(crate) mod policy_tests;
 mod policy_version;
+pub(crate) mod provider_sign_ins;
 pub(crate) mod random;
 pub(crate) mod resources;
 pub(crate) mod revocation;
 pub(crate) mod roles;
+pub(crate) mod sign_ins;
 pub(crate) mod sites;
+pub(crate) mod user_code;
+pub(crate) mod user_sessions;
 pub(crate) mod users;
 pub(crate) mod validate;
 mod wireguard_config;
@@ -51,6 +58,8 @@ pub(crate) struct App(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) signer: Signer,
+    pub(crate) sealer: Sealer,
+    pub(crate) provider_http: ProviderHttp,
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,
     pub(crate) rate_limits: RateLimits,

@@ -80,6 +80,10 @@ impl DataDir {
         self.folder.join("organisation-key")
     }
 
+    pub(crate) fn sealing_key(&self) -> PathBuf {
+        self.folder.join("sealing-key")
+    }
+
     pub(crate) fn admin_token(&self) -> PathBuf {
         admin_token_file(&self.folder)
     }

@@ -98,6 +98,7 @@ async fn make(
         approve_devices: false,
         max_offline_s: 86_400,
         credential_lifetime_s: 3_600,
+        session_lifetime_s: None,
     };
     organisation::insert(&mut change, &origin, &settings).await?;
 

@@ -34,7 +34,9 @@ use crate::{
     api,
     app::{App, Parts, live::Live, random},
     metrics::Metrics,
+    open_id_connect::ProviderHttp,
     rate_limits::{Limits, RateLimits},
+    sealing::Sealer,
     signing::Signer,
     store::{ActorId, Store, api_tokens, organisation},
 };
@@ -150,10 +152,19 @@ impl Answer {
 impl Fixture {
     /// With limits that no test reaches.
     pub(crate) async fn new() -> Self {
-        Self::with_limits(limits(u32::MAX, u32::MAX, u32::MAX)).await
+        Self::with(limits(u32::MAX, u32::MAX, u32::MAX), ProviderHttp::try_new().unwrap()).await
     }
 
     pub(crate) async fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, ProviderHttp::try_new().unwrap()).await
+    }
+
+    /// As [`Self::new`]; identity providers are what answers here.
+    pub(crate) async fn with_provider(provider_http: ProviderHttp) -> Self {
+        Self::with(limits(u32::MAX, u32::MAX, u32::MAX), provider_http).await
+    }
+
+    async fn with(limits: Limits, provider_http: ProviderHttp) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("adit.db")).await.unwrap();
         let signer = Signer::create(&organisation_key_file(folder.path())).unwrap();
@@ -173,6 +184,7 @@ impl Fixture {
             approve_devices: false,
             max_offline_s: 86_400,
             credential_lifetime_s: 3600,
+            session_lifetime_s: None,
         };
         organisation::insert(&mut change, &origin, &settings).await.unwrap();
         let token = ApiToken {
@@ -193,6 +205,8 @@ impl Fixture {
         let app = App::new(Parts {
             store,
             signer,
+            sealer: Sealer::from_key(&[7; 32]).unwrap(),
+            provider_http,
             live: Live::default(),
             metrics: Metrics::default(),
             rate_limits: RateLimits::new(&limits),
@@ -325,8 +339,13 @@ impl Fixture {
 
     /// Asks to join with the secret of an enrolment key.
     pub(crate) async fn enroll(&self, key: &Secret, peer_key: &PeerKey) -> Answer {
+        self.enroll_with(&secret_of(key), peer_key).await
+    }
+
+    /// Asks to join with this secret.
+    pub(crate) async fn enroll_with(&self, secret: &str, peer_key: &PeerKey) -> Answer {
         let enroll = ClientEnroll {
-            secret: secret_of(key).into(),
+            secret: secret.to_owned().into(),
             name: "laptop".to_owned(),
             device_key: peer_key.spki_base64url(),
             wireguard_public_key: peer_key.wireguard_public_key,

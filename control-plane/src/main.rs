@@ -15,8 +15,10 @@ mod first_run;
 mod fixture;
 mod head_file;
 mod metrics;
+mod open_id_connect;
 mod policy_command;
 mod rate_limits;
+mod sealing;
 mod server;
 mod signing;
 mod store;
@@ -44,8 +46,10 @@ use crate::{
     config::{Arguments, Command, ServeConfig},
     data_dir::DataDir,
     metrics::Metrics,
+    open_id_connect::ProviderHttp,
     policy_command::PolicyCommand,
     rate_limits::RateLimits,
+    sealing::Sealer,
     server::{Listener, Server},
     store::Store,
 };
@@ -106,10 +110,15 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
     let identity =
         first_run::identity(&data_dir, &store, &config.organisation, &public_url).await?;
 
+    // With the pin, so that it is of use whoever signed the certificate.
+    let login_url = format!("{public_url}#{}", certificate.pin);
+
     let (draining, is_draining) = watch::channel(false);
     let app = App::new(Parts {
         store: store.clone(),
         signer: identity.signer,
+        sealer: Sealer::load_or_create(&data_dir).context("failed to read the sealing key")?,
+        provider_http: ProviderHttp::try_new().context("failed to prepare for TLS")?,
         live: Live::default(),
         metrics: Metrics::default(),
         rate_limits: RateLimits::new(&config.limits),
@@ -122,7 +131,8 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
     data_dir.write_local_url(address)?;
     let keeping_head = tokio::spawn(head_file::keep(app.clone(), data_dir));
     let server = Server::start(listener, &certificate, app)?;
-    info!(%address, organisation_id = %identity.organisation_id, "Listening");
+    let organisation_id = identity.organisation_id;
+    info!(%address, %organisation_id, %login_url, "Listening");
 
     tokio::select! {
         _ = terminate.recv() => {}

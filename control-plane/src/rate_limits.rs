@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher as _, Hash, RandomState},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -15,6 +15,8 @@ use governor::{
     state::{InMemoryState, NotKeyed, StateStore},
 };
 use ipnet::IpNet;
+
+use crate::app::network::Network;
 
 /// Requests a minute. A client asks a few times an hour, a connector keeps one stream open; an
 /// office of thousands shares an address, and all of it comes back when a network does.
@@ -105,7 +107,7 @@ impl<C: Clock + Clone> RateLimits<C> {
 
     /// Counts a request from this address.
     pub(crate) fn count_address(&self, address: IpAddr) -> Allowance {
-        self.addresses.count(self.slot(&network(address)), &self.clock)
+        self.addresses.count(self.slot(&Network::of(address)), &self.clock)
     }
 
     /// Counts a request that shows this API token, valid or not.
@@ -115,14 +117,14 @@ impl<C: Clock + Clone> RateLimits<C> {
 
     /// How long guesses from this address are refused unseen, after too many wrong ones.
     pub(crate) fn blocked_for(&self, address: IpAddr) -> Option<Duration> {
-        let until = self.blocked_until.get(self.slot(&network(address)))?;
+        let until = self.blocked_until.get(self.slot(&Network::of(address)))?;
         let wait = until.load(Ordering::Relaxed).checked_sub(self.millis())?;
         (wait > 0).then(|| Duration::from_millis(wait))
     }
 
     /// Counts a wrong secret from this address.
     pub(crate) fn count_failure(&self, address: IpAddr) {
-        let slot = self.slot(&network(address));
+        let slot = self.slot(&Network::of(address));
         let allowance = self.failures.count(slot, &self.clock);
         if allowance.remaining > 0 {
             return;
@@ -140,16 +142,6 @@ impl<C: Clock + Clone> RateLimits<C> {
 
     fn slot(&self, key: &impl Hash) -> usize {
         usize::try_from(self.hasher.hash_one(key) % SLOTS as u64).unwrap_or(0)
-    }
-}
-
-/// Whose an address is: an IPv6 host has a /64 of them to choose from.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
     }
 }
 

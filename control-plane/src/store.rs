@@ -28,6 +28,7 @@ pub(crate) mod devices;
 pub(crate) mod enrollment_keys;
 pub(crate) mod groups;
 pub(crate) mod idempotency;
+pub(crate) mod identity_providers;
 pub(crate) mod organisation;
 pub(crate) mod policies;
 pub(crate) mod policy_history;
@@ -35,7 +36,10 @@ pub(crate) mod policy_tests;
 pub(crate) mod population;
 pub(crate) mod resources;
 pub(crate) mod revocations;
+pub(crate) mod sign_ins;
 pub(crate) mod sites;
+pub(crate) mod user_identities;
+pub(crate) mod user_sessions;
 pub(crate) mod users;
 mod write_health;
 
@@ -204,6 +208,7 @@ fn migrations() -> Vec<Migration> {
     };
     vec![
         migration(1, "initial", include_str!("store/migrations/0001_initial.sql")),
+        migration(2, "sign in", include_str!("store/migrations/0002_sign_in.sql")),
         migration(3, "roles", include_str!("store/migrations/0003_roles.sql")),
         migration(4, "policy history", include_str!("store/migrations/0004_policy_history.sql")),
     ]

@@ -9,6 +9,7 @@ mod device;
 mod enrollment_key;
 mod explain;
 mod group;
+mod identity_provider;
 mod log;
 mod organisation;
 mod page;
@@ -20,10 +21,12 @@ mod problem;
 mod resource;
 mod scope;
 mod secret;
+mod sign_in;
 mod site;
 mod time_window;
 mod token;
 mod user;
+mod user_session;
 
 pub use access::{Access, AccessChange, AccessDifference};
 pub use connector::{
@@ -38,6 +41,7 @@ pub use device::{
 pub use enrollment_key::{EnrollmentKey, EnrollmentKeyCreated, EnrollmentKeyWrite};
 pub use explain::{Check, ExplainRequest, Explanation, PolicyTrace, TraceOutcome};
 pub use group::{Group, GroupWrite};
+pub use identity_provider::{IdentityProvider, IdentityProviderWrite};
 pub use log::AuditEvent;
 pub use organisation::{Organisation, OrganisationWrite};
 pub use page::Page;
@@ -55,7 +59,13 @@ pub use problem::{Problem, ProblemCode};
 pub use resource::{PortFilter, Resource, ResourceWrite};
 pub use scope::{Collection, Permission, Scope, ScopeError};
 pub use secret::Secret;
+pub use sign_in::{
+    DEVICE_CODE_GRANT, DeviceAuthorization, DeviceAuthorizationRequest, DeviceToken,
+    DeviceTokenRequest, OAUTH_CLIENT_ID, OauthError, OauthErrorCode, SignIn, SignInApproval,
+    SignInState,
+};
 pub use site::{Site, SiteWrite};
 pub use time_window::{TimeOfDay, TimeOfDayError, TimeWindow, Weekday};
 pub use token::{ApiToken, ApiTokenCreated, ApiTokenWrite, Role};
 pub use user::{User, UserWrite};
+pub use user_session::UserSession;

@@ -112,6 +112,9 @@ define_id!(/** A statement about policies that must hold. */ PolicyTestId, "ptes
 define_id!(/** A key with which devices join. */ EnrollmentKeyId, "ekey");
 define_id!(/** A token for the REST API. */ ApiTokenId, "tok");
 define_id!(/** One line of the access log. */ EventId, "evt");
+define_id!(/** Someone who says which user it is. */ IdentityProviderId, "idp");
+define_id!(/** A sign-in under way. */ SignInId, "sgn");
+define_id!(/** A user who is signed in on a device. */ UserSessionId, "usn");
 define_id!(/** The authenticated state between one client and one connector. */ SessionId, "ses");
 
 #[cfg(test)]

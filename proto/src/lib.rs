@@ -54,7 +54,8 @@ pub use credential::{Confirmation, Credential, CredentialError, NumericDate};
 pub use event::{AccessEvent, FlowTuple, Verdict};
 pub use id::{
     ApiTokenId, ConnectorId, ConnectorTokenId, DeviceId, EnrollmentKeyId, EventId, GroupId,
-    IdError, OrganisationId, PolicyId, PolicyTestId, ResourceId, SessionId, SiteId, UserId,
+    IdError, IdentityProviderId, OrganisationId, PolicyId, PolicyTestId, ResourceId, SessionId,
+    SignInId, SiteId, UserId, UserSessionId,
 };
 pub use join_token::{JoinToken, JoinTokenError, JoinTokenKind};
 pub use key::{KeyError, OrganisationKey, Pin, WireguardPublicKey};

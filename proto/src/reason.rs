@@ -55,13 +55,15 @@ pub enum Reason {
     DeviceRevoked,
     /// The user is disabled or was signed out.
     UserRevoked,
+    /// The user is signed in no more on this device.
+    SessionExpired,
     /// The connector has not heard from the control plane for too long.
     BundleStale,
 }
 
 impl Reason {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::PolicyPermits,
         Self::PolicyForbids,
         Self::NoPolicyPermits,
@@ -85,6 +87,7 @@ impl Reason {
         Self::DevicePending,
         Self::DeviceRevoked,
         Self::UserRevoked,
+        Self::SessionExpired,
         Self::BundleStale,
     ];
 
@@ -114,6 +117,7 @@ impl Reason {
             Self::DevicePending => "device-pending",
             Self::DeviceRevoked => "device-revoked",
             Self::UserRevoked => "user-revoked",
+            Self::SessionExpired => "session-expired",
             Self::BundleStale => "bundle-stale",
         }
     }
@@ -174,6 +178,7 @@ impl Reason {
             Self::DevicePending => "The device waits for approval; ask an administrator.",
             Self::DeviceRevoked => "Access of this device was revoked; ask an administrator.",
             Self::UserRevoked => "Access of this user was revoked; ask an administrator.",
+            Self::SessionExpired => "You are signed in no more; run `adit login`.",
             Self::BundleStale => "The connector has lost its control plane; tell an administrator.",
         }
     }

@@ -44,6 +44,8 @@ mod restarts;
 mod revocation;
 #[path = "e2e/sessions.rs"]
 mod sessions;
+#[path = "e2e/sign_in.rs"]
+mod sign_in;
 #[path = "e2e/transfers.rs"]
 mod transfers;
 #[path = "e2e/trouble.rs"]

@@ -131,6 +131,7 @@ async fn explain(destination: IpAddr, socket: &Path) -> Option<Explanation> {
     match answer.response {
         Response::Explanation(explanation) => Some(*explanation),
         Response::Done { .. }
+        | Response::LoginBegun(_)
         | Response::Status(_)
         | Response::Resources { .. }
         | Response::Ping(_)

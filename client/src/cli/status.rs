@@ -64,7 +64,9 @@ fn to_text(status: &Status, now: Timestamp) -> String {
             let name = device.name.as_deref().unwrap_or("(name not known yet)");
             line("Device", &format!("{} ({})", printable(name), device.id));
         }
-        None => line("Device", "not enrolled; next: adit enroll --key-file FILE"),
+        None => {
+            line("Device", "not enrolled; next: adit login URL, or adit enroll --key-file FILE")
+        }
     }
     if !status.addresses.is_empty() {
         let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
@@ -73,6 +75,9 @@ fn to_text(status: &Status, now: Timestamp) -> String {
     }
     if let Some(expires_at) = status.credential_expires_at {
         line("Credential", &expiry(expires_at, now));
+    }
+    if let Some(ends_at) = status.session_ends_at {
+        line("Signed in", &expiry(ends_at, now));
     }
     if let Some(control_plane) = &status.control_plane {
         let since = control_plane.since.map(|since| ago(since, now)).unwrap_or_default();
@@ -257,6 +262,7 @@ mod tests {
             interface: None,
             sessions: Vec::new(),
             credential_expires_at: None,
+            session_ends_at: None,
             control_plane: None,
             warnings: Vec::new(),
             recent_denials: Vec::new(),

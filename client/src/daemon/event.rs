@@ -2,12 +2,16 @@
 
 use adit_proto::{WireguardPublicKey, api::CredentialIssued};
 use adit_tunnel::{ControlPlaneError, Fetched};
+use tokio::sync::oneshot;
 
 use super::{
-    data_plane::DataPlaneEvent, enrollment::Enrollment, ipc_server::Call,
+    data_plane::DataPlaneEvent, enrollment::Enrollment, ipc_server::Call, login::LoginEvent,
     packet_carrier::CarrierEvent, session::SessionEvent, sites::AttemptId,
 };
-use crate::{carrier::Carrier, ipc::Failure};
+use crate::{
+    carrier::Carrier,
+    ipc::{Failure, Response},
+};
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -27,6 +31,20 @@ pub(crate) enum Event {
     },
     /// An enrolment is done, or not.
     EnrollmentEnded(Result<Box<Enrollment>, Failure>),
+    /// A sign-in goes on, or has ended.
+    Login {
+        /// Which.
+        number: u64,
+        event: LoginEvent,
+    },
+    /// The control plane answered, or not, that the session has ended.
+    LoggedOut {
+        /// Of which enrolment.
+        generation: u64,
+        result: Result<(), ControlPlaneError>,
+        /// Who waits for it.
+        reply: oneshot::Sender<Response>,
+    },
     /// A session says something.
     Session { attempt: AttemptId, event: SessionEvent },
     /// A carrier to the connector with this key says something.

@@ -3,6 +3,7 @@
 mod calls;
 mod diagnosis;
 mod fetches;
+mod logins;
 mod memory;
 mod questions;
 mod tunnel;
@@ -21,7 +22,7 @@ use tokio::{
 };
 
 use self::{
-    diagnosis::Diagnosis, fetches::Fetches, memory::Memory, questions::Questions,
+    diagnosis::Diagnosis, fetches::Fetches, logins::Logins, memory::Memory, questions::Questions,
     tunnel::OpenTunnel,
 };
 use super::{
@@ -75,6 +76,7 @@ pub(crate) struct EventLoop {
     machine: StateMachine,
     material: Material,
     fetches: Fetches,
+    logins: Logins,
     reachability: Reachability,
     sites: Sites,
     sessions: BTreeMap<AttemptId, Session>,
@@ -118,6 +120,7 @@ impl EventLoop {
             machine: StateMachine::new(Now::read()),
             material: Material::default(),
             fetches: Fetches::default(),
+            logins: Logins::default(),
             reachability: Reachability::default(),
             sites: Sites::new(sites_jitter, choice),
             sessions: BTreeMap::new(),
@@ -161,6 +164,12 @@ impl EventLoop {
                     }
                 }
                 Event::EnrollmentEnded(result) => self.handle_enrollment_ended(result, now).await,
+                Event::Login { number, event } => self.handle_login(number, event, now).await,
+                Event::LoggedOut { generation, result, reply } => {
+                    if generation == self.generation {
+                        self.handle_logged_out(result, reply, now);
+                    }
+                }
                 Event::Session { attempt, event } => self.handle_session(attempt, event, now),
                 Event::Carrier { public_key, carrier, event } => {
                     self.handle_carrier(&public_key, carrier, event, now);

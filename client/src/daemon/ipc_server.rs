@@ -229,6 +229,9 @@ async fn answer(
     let wait = match &request {
         Request::Up { wait_ms } => Some(Duration::from_millis(*wait_ms).min(MAX_WAIT)),
         Request::Enroll { .. }
+        | Request::Login { .. }
+        | Request::AwaitLogin
+        | Request::Logout
         | Request::Down
         | Request::SetCarrier { .. }
         | Request::Status

@@ -22,6 +22,7 @@ pub(crate) fn from_control_plane(error: &ControlPlaneError) -> Failure {
                 "access of this device or its user was revoked",
                 "ask an administrator",
             ),
+            ProblemCode::SessionExpired => session_expired(),
             ProblemCode::NotAuthenticated | ProblemCode::NotFound => Failure::new(
                 FailureCode::ControlPlaneRefused,
                 format!("the control plane does not accept this device: {}", problem.detail),
@@ -130,7 +131,16 @@ pub(crate) fn not_enrolled() -> Failure {
     Failure::new(
         FailureCode::NotEnrolled,
         "this device is not enrolled",
-        "adit enroll --key-file FILE (an administrator makes the key)",
+        "adit login URL, or adit enroll --key-file FILE (an administrator has URL and key)",
+    )
+}
+
+/// Nobody is signed in, or not any more.
+pub(crate) fn session_expired() -> Failure {
+    Failure::new(
+        FailureCode::SessionExpired,
+        "you are signed in no more",
+        "adit login, which connects again as well",
     )
 }
 

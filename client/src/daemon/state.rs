@@ -264,10 +264,12 @@ pub(crate) const fn waits_for_a_person(code: FailureCode) -> bool {
         FailureCode::AlreadyEnrolled => true,
         FailureCode::KeyDamaged => true,
         FailureCode::JoinRefused => true,
+        FailureCode::LoginDenied => true,
         FailureCode::PinMismatch => true,
         FailureCode::ControlPlaneRefused => true,
         FailureCode::DevicePending => true,
         FailureCode::DeviceRevoked => true,
+        FailureCode::SessionExpired => true,
         FailureCode::Interface => true,
         FailureCode::Storage => true,
         FailureCode::Internal => true,
@@ -276,7 +278,10 @@ pub(crate) const fn waits_for_a_person(code: FailureCode) -> bool {
 
 /// Whether an obstacle takes the tunnel down, whatever still works.
 const fn ends_the_tunnel(code: FailureCode) -> bool {
-    matches!(code, FailureCode::DeviceRevoked | FailureCode::Interface)
+    matches!(
+        code,
+        FailureCode::DeviceRevoked | FailureCode::SessionExpired | FailureCode::Interface
+    )
 }
 
 #[cfg(test)]

@@ -24,6 +24,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ByDevice(pub(super) Device);
 
+/// A request by a device that may connect, or by anyone, with its body.
+#[derive(Debug)]
+pub(super) struct ByDeviceOrAnyone(pub(super) Option<Device>, pub(super) Bytes);
+
 /// A request by a connector.
 #[derive(Debug)]
 pub(super) struct ByConnector(pub(super) ConnectorRecord);
@@ -37,19 +41,20 @@ impl FromRequest<App> for ByDevice {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (parts, body) = into_parts(request).await?;
-        let token = assertion(&parts)?;
-        let id = match Assertion::unverified_subject(token).map_err(refused)? {
-            AssertionSubject::Device(id) => id,
-            AssertionSubject::Connector(_) => return Err(unknown()),
+        authenticate_device(app, &parts, &body).await.map(Self)
+    }
+}
+
+impl FromRequest<App> for ByDeviceOrAnyone {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, body) = into_parts(request).await?;
+        let device = match parts.headers.contains_key(header::AUTHORIZATION) {
+            true => Some(authenticate_device(app, &parts, &body).await?),
+            false => None,
         };
-        let mut snapshot = app.store.snapshot().await?;
-        let record = devices::find(&mut snapshot, id).await?.ok_or_else(unknown)?;
-        let user = users::find(&mut snapshot, record.device.user_id).await?.ok_or_else(unknown)?;
-        drop(snapshot);
-        let identity = record.identity.ok_or_else(unknown)?;
-        verify(app, token, &identity.device_key, &parts, &body)?;
-        refuse_unless_approved(&record.device, &user.object)?;
-        Ok(Self(record.device))
+        Ok(Self(device, body))
     }
 }
 
@@ -72,6 +77,22 @@ impl<T: DeserializeOwned> FromRequest<App> for ByConnectorJson<T> {
         let Json(content) = Json::from_request(request, app).await?;
         Ok(Self(record, content))
     }
+}
+
+async fn authenticate_device(app: &App, parts: &Parts, body: &[u8]) -> Result<Device, ApiError> {
+    let token = assertion(parts)?;
+    let id = match Assertion::unverified_subject(token).map_err(refused)? {
+        AssertionSubject::Device(id) => id,
+        AssertionSubject::Connector(_) => return Err(unknown()),
+    };
+    let mut snapshot = app.store.snapshot().await?;
+    let record = devices::find(&mut snapshot, id).await?.ok_or_else(unknown)?;
+    let user = users::find(&mut snapshot, record.device.user_id).await?.ok_or_else(unknown)?;
+    drop(snapshot);
+    let identity = record.identity.ok_or_else(unknown)?;
+    verify(app, token, &identity.device_key, parts, body)?;
+    refuse_unless_approved(&record.device, &user.object)?;
+    Ok(record.device)
 }
 
 async fn authenticate_connector(

@@ -6,7 +6,8 @@ use adit_proto::{
     AccessEvent, ApiTokenId, Timestamp,
     api::{
         ApiToken, AuditEvent, Collection, Connector, ConnectorToken, Device, EnrollmentKey, Group,
-        Organisation, Policy, ProblemCode, Resource, Scope, Site, User,
+        IdentityProvider, Organisation, Policy, ProblemCode, Resource, Scope, Site, User,
+        UserSession,
     },
 };
 use axum::{
@@ -53,6 +54,8 @@ guard! {
     ApiToken by ApiTokens,
     AccessEvent by AccessEvents,
     AuditEvent by AuditEvents,
+    IdentityProvider by IdentityProviders,
+    UserSession by Sessions,
 }
 
 /// Someone who may read what is of this kind.

@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     assertion::ByDevice,
     conditional::{IfNoneMatchHeader, is_current, not_modified, signed_token},
-    problem::{ClientReadRefusals, ClientWriteRefusals, EnrollRefusals},
+    problem::{ClientActionRefusals, ClientReadRefusals, ClientWriteRefusals, EnrollRefusals},
     request::Json,
     response::json,
 };
@@ -25,9 +25,11 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(enroll_client))
         .routes(routes!(read_client_config))
         .routes(routes!(issue_credential))
+        .routes(routes!(log_out))
 }
 
-/// Joins with an enrolment key. The same client may repeat it with the same key.
+/// Joins with an enrolment key, or with the device code of an approved sign-in. The same client may
+/// repeat it with the same one.
 #[utoipa::path(post, path = "/v1/client/enroll", tag = "client", request_body = ClientEnroll,
     responses(
         (status = 201, description = "Created.", body = ClientEnrolled),
@@ -79,4 +81,16 @@ async fn issue_credential(
 ) -> Result<Response, ApiError> {
     let issued = app::credential::issue(&app, device.id).await?;
     Ok(json(&issued).into_response())
+}
+
+/// Ends the user's session and cuts what the device does. It stays enrolled.
+#[utoipa::path(post, path = "/v1/client/log-out", tag = "client",
+    responses((status = 204, description = "It has ended."), ClientActionRefusals),
+    security(("assertion" = [])))]
+async fn log_out(
+    State(app): State<App>,
+    ByDevice(device): ByDevice,
+) -> Result<StatusCode, ApiError> {
+    app::user_sessions::log_out(&app, device.id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -22,9 +22,10 @@ pub(super) const fn status(code: ProblemCode) -> StatusCode {
     match code {
         ProblemCode::MalformedRequest => StatusCode::BAD_REQUEST,
         ProblemCode::NotAuthenticated => StatusCode::UNAUTHORIZED,
-        ProblemCode::NotAllowed | ProblemCode::DevicePending | ProblemCode::DeviceRevoked => {
-            StatusCode::FORBIDDEN
-        }
+        ProblemCode::NotAllowed
+        | ProblemCode::DevicePending
+        | ProblemCode::DeviceRevoked
+        | ProblemCode::SessionExpired => StatusCode::FORBIDDEN,
         ProblemCode::NotFound => StatusCode::NOT_FOUND,
         ProblemCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ProblemCode::Conflict
@@ -129,6 +130,8 @@ refusals! {
     RemoveRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 429, 500, 503, 507];
     /// Of an action on an object, without a body.
     ActionRefusals = [400, 401, 403, 404, 409, 412, 413, 422, 429, 500, 503, 507];
+    /// Of an action on an object, with a body.
+    DecideRefusals = [400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 507];
     /// Of a simulation.
     SimulateRefusals = [400, 401, 403, 413, 415, 422, 429, 500, 503];
     /// Of a file made from an object.
@@ -139,6 +142,8 @@ refusals! {
     ClientReadRefusals = [400, 401, 403, 413, 429, 500, 503];
     /// Of what a client asks for.
     ClientWriteRefusals = [400, 401, 403, 413, 429, 500, 503, 507];
+    /// Of what a client asks for and may not be possible.
+    ClientActionRefusals = [400, 401, 403, 409, 413, 429, 500, 503, 507];
     /// Of what a connector reads.
     ConnectorReadRefusals = [400, 401, 413, 422, 429, 500, 503];
     /// Of what a connector says.

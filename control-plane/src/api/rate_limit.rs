@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -10,8 +11,8 @@ use std::{
 
 use adit_proto::api::ProblemCode;
 use axum::{
-    extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -27,6 +28,21 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
+/// From where a request comes, behind proxies that are trusted. [`limit`] adds it to each request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAddress(pub(super) IpAddr);
+
+/// Where requests come from that come from nowhere.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self(NOWHERE)))
+    }
+}
+
 /// What the limits look at.
 #[derive(Debug, Clone)]
 pub(super) struct Limited {
@@ -37,14 +53,13 @@ pub(super) struct Limited {
 
 pub(super) async fn limit(
     State(Limited { app, signed_routes }): State<Limited>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let limits = &app.rate_limits;
-    // Requests that come from nowhere share one limit.
-    let peer =
-        request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |PeerAddress(it)| *it);
+    let peer = request.extensions().get().map_or(NOWHERE, |PeerAddress(address)| *address);
     let address = limits.client_address(peer, &forwarded_for(request.headers()));
+    request.extensions_mut().insert(ClientAddress(address));
     let proof = Proof::of(&request, &signed_routes);
 
     let mut allowances = vec![limits.count_address(address)];

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use adit_proto::{
-    Assertion, ConnectorId, DeviceId, Pin, WireguardPublicKey,
+    Assertion, ConnectorId, DeviceId, Pin, UserId, WireguardPublicKey,
     api::{
         ClientEnroll, ClientEnrolled, Connector, ConnectorEnroll, ConnectorEnrolled, Device,
         DeviceKind, DeviceState, Organisation, ProblemCode,
@@ -17,7 +17,7 @@ use crate::{
     app::{
         App,
         device_address::{FIRST_HOST_NUMBER, device_addresses, last_host_number},
-        random, validate,
+        random, user_sessions, validate,
     },
     error::ApiError,
     store::{
@@ -25,11 +25,13 @@ use crate::{
         connectors::ConnectorRecord,
         devices,
         devices::{DeviceIdentity, DeviceRecord},
-        enrollment_keys, organisation,
+        enrollment_keys, organisation, sign_ins,
+        sign_ins::Authentication,
     },
 };
 
-/// Makes a device for whoever knows the secret of an enrolment key.
+/// Makes a device for whoever knows the secret of an enrolment key, or the device code of a sign-in
+/// that was approved.
 ///
 /// The same client may ask again with the same secret, in case it lost the answer.
 pub(crate) async fn enroll_client(
@@ -52,7 +54,9 @@ pub(crate) async fn enroll_client(
         let organisation = organisation::read(&mut snapshot).await?.object;
         return Ok(client_enrolled(&known.device, organisation));
     }
-    if !enrollment_keys::is_known(&mut snapshot, &joined_with).await? {
+    if !enrollment_keys::is_known(&mut snapshot, &joined_with).await?
+        && sign_ins::find_by_device_code(&mut snapshot, &joined_with).await?.is_none()
+    {
         return Err(join_refused());
     }
     drop(snapshot);
@@ -65,17 +69,17 @@ pub(crate) async fn enroll_client(
     if let Some(known) = known.filter(again) {
         return Ok(client_enrolled(&known.device, organisation));
     }
-    let key =
-        enrollment_keys::consume(&mut change, &joined_with, now).await?.ok_or_else(join_refused)?;
+    let Admission { user_id, approved, authentication } =
+        admit(&mut change, &joined_with, &organisation).await?;
     let wireguard_public_key = enroll.wireguard_public_key;
     refuse_taken_key(change.connection(), wireguard_public_key).await?;
     let host_number = next_host_number(&mut change, &organisation.device_ranges).await?;
     let device = Device {
         id,
         name: enroll.name.clone(),
-        user_id: key.user_id,
+        user_id,
         kind: DeviceKind::Client,
-        state: if key.approved { DeviceState::Approved } else { DeviceState::Pending },
+        state: if approved { DeviceState::Approved } else { DeviceState::Pending },
         addresses: device_addresses(&organisation.device_ranges, host_number),
         wireguard_public_key,
         last_seen_at: None,
@@ -91,8 +95,11 @@ pub(crate) async fn enroll_client(
         credential_issued_at: None,
     };
     devices::insert(&mut change, &record).await?;
+    if let Some(authentication) = authentication {
+        user_sessions::start(&mut change, id, &authentication).await?;
+    }
     change.commit_unannounced("device.enroll", id, Some(&record.device)).await?;
-    tracing::info!(device_id = %id, user_id = %key.user_id, "Enrolled device");
+    tracing::info!(device_id = %id, %user_id, "Enrolled device");
     Ok(client_enrolled(&record.device, organisation))
 }
 
@@ -160,6 +167,35 @@ pub(crate) async fn enroll_connector(
     tracing::info!(connector_id = %id, site_id = %token.site_id, "Enrolled connector");
     Ok(connector_enrolled(&record.connector, organisation))
 }
+
+/// What a secret that was consumed entitles to.
+struct Admission {
+    user_id: UserId,
+    /// Whether the device needs no approval.
+    approved: bool,
+    /// With which a session begins; none for a machine.
+    authentication: Option<Authentication>,
+}
+
+async fn admit(
+    change: &mut Change,
+    joined_with: &[u8; 32],
+    organisation: &Organisation,
+) -> Result<Admission, ApiError> {
+    let now = change.now();
+    if let Some(key) = enrollment_keys::consume(change, joined_with, now).await? {
+        let (user_id, approved) = (key.user_id, key.approved);
+        return Ok(Admission { user_id, approved, authentication: None });
+    }
+    let authentication =
+        sign_ins::consume(change, joined_with, now).await?.ok_or_else(join_refused)?;
+    Ok(Admission {
+        user_id: authentication.user_id,
+        approved: !organisation.approve_devices,
+        authentication: Some(authentication),
+    })
+}
+
 /// The number of a new device. Numbers go up, so that one is given anew only when all were.
 pub(crate) async fn next_host_number(
     change: &mut Change,

@@ -24,7 +24,13 @@ pub(crate) async fn create(
     let mut change = app.store.begin_change(actor).await?;
     let now = change.now();
     let id = GroupId::from_uuid(random::new_uuid(now)?);
-    let group = Group { id, name: write.name, created_at: now, updated_at: now };
+    let group = Group {
+        id,
+        name: write.name,
+        identity_provider_id: None,
+        created_at: now,
+        updated_at: now,
+    };
     groups::insert(&mut change, &group).await?;
     let created = Created::new("/v1/groups", id, &group);
     Ok(change.commit_creation_unannounced("group.create", id, &group, created).await?)
@@ -105,7 +111,12 @@ pub(crate) async fn remove_member(
 }
 
 async fn find_both(change: &mut Change, id: GroupId, user_id: UserId) -> Result<(), ApiError> {
-    groups::find(change.connection(), id).await?.ok_or_else(ApiError::not_found)?;
+    let group = groups::find(change.connection(), id).await?.ok_or_else(ApiError::not_found)?;
+    if group.object.identity_provider_id.is_some() {
+        return Err(ApiError::conflict(
+            "The identity provider says who is in this group; change it there, and sign in anew.",
+        ));
+    }
     users::find(change.connection(), user_id).await?.ok_or_else(ApiError::not_found)?;
     Ok(())
 }

@@ -28,6 +28,7 @@ pub(crate) fn secret_hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
-fn fill(bytes: &mut [u8]) -> Result<(), ApiError> {
+/// Random bytes.
+pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), ApiError> {
     getrandom::fill(bytes).map_err(ApiError::internal)
 }

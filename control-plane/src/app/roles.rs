@@ -25,6 +25,8 @@ const fn row(collection: Collection) -> [Option<Permission>; 5] {
         Collection::Connectors      => [ WRITE, WRITE, WRITE,        NONE,    READ ],
         Collection::ConnectorTokens => [ WRITE, WRITE, WRITE,        NONE,    READ ],
         Collection::EnrollmentKeys  => [ WRITE, WRITE, NONE,         NONE,    READ ],
+        Collection::IdentityProviders => [ WRITE, WRITE, NONE,       NONE,    READ ],
+        Collection::Sessions        => [ WRITE, WRITE, NONE,         READ,    READ ],
         Collection::ApiTokens       => [ WRITE, WRITE, NONE,         NONE,    READ ],
         Collection::AccessEvents    => [ WRITE, WRITE, READ,         NONE,    READ ],
         Collection::AuditEvents     => [ WRITE, WRITE, NONE,         NONE,    READ ],

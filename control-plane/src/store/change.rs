@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use adit_proto::{ApiTokenId, ConnectorId, DeviceId, Timestamp};
+use adit_proto::{ApiTokenId, ConnectorId, DeviceId, IdentityProviderId, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
@@ -33,6 +33,8 @@ pub(crate) enum ActorId {
     Device(DeviceId),
     /// A connector.
     Connector(ConnectorId),
+    /// Someone at an identity provider.
+    IdentityProvider(IdentityProviderId),
     /// The program itself, at its first run and when it tidies up.
     ControlPlane,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for ActorId {
             Self::ApiToken(id) => fmt::Display::fmt(id, f),
             Self::Device(id) => fmt::Display::fmt(id, f),
             Self::Connector(id) => fmt::Display::fmt(id, f),
+            Self::IdentityProvider(id) => fmt::Display::fmt(id, f),
             Self::ControlPlane => f.write_str("control-plane"),
         }
     }

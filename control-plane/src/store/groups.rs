@@ -1,7 +1,7 @@
 //! Groups and their members.
 
 use adit_proto::{
-    GroupId, UserId,
+    GroupId, IdentityProviderId, UserId,
     api::{Group, User},
 };
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
@@ -14,11 +14,12 @@ use super::{
 
 pub(crate) async fn insert(change: &mut Change, group: &Group) -> Result<(), StoreError> {
     sqlx::query(
-        r#"INSERT INTO "groups" (id, name, version, created_at, updated_at)
-           VALUES (?, ?, 1, ?, ?)"#,
+        r#"INSERT INTO "groups" (id, name, identity_provider_id, version, created_at, updated_at)
+           VALUES (?, ?, ?, 1, ?, ?)"#,
     )
     .bind(group.id.to_string())
     .bind(&group.name)
+    .bind(group.identity_provider_id.map(|id| id.to_string()))
     .bind(group.created_at.as_millis())
     .bind(group.updated_at.as_millis())
     .execute(change.connection())
@@ -115,6 +116,23 @@ pub(crate) async fn of_user(
     rows.iter().map(|row| row.parsed("group_id")).collect()
 }
 
+/// The groups of a user that belong to a provider.
+pub(crate) async fn of_user_by_provider(
+    connection: &mut SqliteConnection,
+    user_id: UserId,
+    provider_id: IdentityProviderId,
+) -> Result<Vec<GroupId>, StoreError> {
+    let rows = sqlx::query(
+        r#"SELECT group_id FROM group_members JOIN "groups" ON "groups".id = group_id
+           WHERE user_id = ? AND identity_provider_id = ? ORDER BY group_id"#,
+    )
+    .bind(user_id.to_string())
+    .bind(provider_id.to_string())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| row.parsed("group_id")).collect()
+}
+
 /// Whether the user was not a member before.
 pub(crate) async fn insert_member(
     change: &mut Change,
@@ -151,6 +169,7 @@ fn from_row(row: &SqliteRow) -> Result<Group, StoreError> {
     Ok(Group {
         id: row.parsed("id")?,
         name: row.text("name")?,
+        identity_provider_id: row.parsed_option("identity_provider_id")?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
     })

@@ -25,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) approve_devices: bool,
     pub(crate) max_offline_s: u64,
     pub(crate) credential_lifetime_s: u64,
+    pub(crate) session_lifetime_s: Option<u64>,
 }
 
 pub(crate) async fn insert(
@@ -35,8 +36,9 @@ pub(crate) async fn insert(
     let now: Timestamp = change.now();
     sqlx::query(
         "INSERT INTO organisation (singleton, id, name, ipv4_range, ipv6_range, signing_key,
-             approve_devices, max_offline_s, credential_lifetime_s, sequence, version, created_at)
-         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, 0, 1, ?)",
+             approve_devices, max_offline_s, credential_lifetime_s, session_lifetime_s, sequence,
+             version, created_at)
+         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 1, ?)",
     )
     .bind(origin.id.to_string())
     .bind(&settings.name)
@@ -46,6 +48,7 @@ pub(crate) async fn insert(
     .bind(settings.approve_devices)
     .bind(to_integer(settings.max_offline_s))
     .bind(to_integer(settings.credential_lifetime_s))
+    .bind(settings.session_lifetime_s.map(to_integer))
     .bind(now.as_millis())
     .execute(change.connection())
     .await?;
@@ -68,6 +71,7 @@ pub(crate) async fn find(
         approve_devices: row.flag("approve_devices")?,
         max_offline_s: row.unsigned("max_offline_s")?,
         credential_lifetime_s: row.unsigned("credential_lifetime_s")?,
+        session_lifetime_s: row.unsigned_option("session_lifetime_s")?,
         created_at: row.time("created_at")?,
     };
     Ok(Some(Versioned { version: row.unsigned("version")?, object }))
@@ -84,12 +88,13 @@ pub(crate) async fn read(
 pub(crate) async fn replace(change: &mut Change, settings: &Settings) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE organisation SET name = ?, approve_devices = ?, max_offline_s = ?,
-             credential_lifetime_s = ?, version = version + 1",
+             credential_lifetime_s = ?, session_lifetime_s = ?, version = version + 1",
     )
     .bind(&settings.name)
     .bind(settings.approve_devices)
     .bind(to_integer(settings.max_offline_s))
     .bind(to_integer(settings.credential_lifetime_s))
+    .bind(settings.session_lifetime_s.map(to_integer))
     .execute(change.connection())
     .await?;
     Ok(())

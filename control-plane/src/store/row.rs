@@ -31,6 +31,8 @@ pub(crate) trait RowExt {
     fn flag(&self, column: &'static str) -> Result<bool, StoreError>;
     /// A number that is never negative.
     fn unsigned(&self, column: &'static str) -> Result<u64, StoreError>;
+    /// A number that is never negative, or null.
+    fn unsigned_option(&self, column: &'static str) -> Result<Option<u64>, StoreError>;
     /// Milliseconds since the epoch.
     fn time(&self, column: &'static str) -> Result<Timestamp, StoreError>;
     /// Milliseconds since the epoch, or null.
@@ -81,6 +83,13 @@ impl RowExt for SqliteRow {
 
     fn unsigned(&self, column: &'static str) -> Result<u64, StoreError> {
         self.try_get::<i64, _>(column)?.try_into().map_err(|_error| StoreError::Corrupt { column })
+    }
+
+    fn unsigned_option(&self, column: &'static str) -> Result<Option<u64>, StoreError> {
+        let number: Option<i64> = self.try_get(column)?;
+        number
+            .map(|number| number.try_into().map_err(|_error| StoreError::Corrupt { column }))
+            .transpose()
     }
 
     fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {

@@ -81,7 +81,7 @@ pub struct WireguardDeviceWrite {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClientEnroll {
-    /// The secret of the enrolment key.
+    /// The secret of the enrolment key, or the device code of an approved sign-in.
     pub secret: Secret,
     /// For people, 1 to 100 characters; commonly the host name.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 100))]
@@ -113,4 +113,7 @@ pub struct CredentialIssued {
     pub credential: String,
     /// When it expires; refresh at half of what is left.
     pub expires_at: Timestamp,
+    /// When the user has to sign in again; absent when never.
+    #[serde(default)]
+    pub session_ends_at: Option<Timestamp>,
 }

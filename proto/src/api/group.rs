@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::GroupId, timestamp::Timestamp};
+use crate::{
+    id::{GroupId, IdentityProviderId},
+    timestamp::Timestamp,
+};
 
 /// A set of users; its members are a list of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +15,8 @@ pub struct Group {
     pub id: GroupId,
     /// For people; unique.
     pub name: String,
+    /// Who says which users are members, at their sign-ins; absent: administrators do.
+    pub identity_provider_id: Option<IdentityProviderId>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.

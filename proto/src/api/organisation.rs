@@ -23,6 +23,8 @@ pub struct Organisation {
     pub max_offline_s: u64,
     /// How long a device credential lives, in seconds.
     pub credential_lifetime_s: u64,
+    /// How long users stay signed in, in seconds; absent: for ever.
+    pub session_lifetime_s: Option<u64>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -43,4 +45,8 @@ pub struct OrganisationWrite {
     /// How long a device credential lives, in seconds, up to a day.
     #[cfg_attr(feature = "openapi", schema(minimum = 5, maximum = 86_400))]
     pub credential_lifetime_s: u64,
+    /// How long users stay signed in from now on, in seconds, up to a year; absent: for ever.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(minimum = 5, maximum = 31_536_000))]
+    pub session_lifetime_s: Option<u64>,
 }

@@ -43,6 +43,8 @@ pub enum ProblemCode {
     DevicePending,
     /// 403: the device or its user was revoked.
     DeviceRevoked,
+    /// 403: the user is signed in no more on this device.
+    SessionExpired,
     /// 404: there is none, or none that may be known.
     NotFound,
     /// 405: the path exists, the method does not.

@@ -69,6 +69,10 @@ define_collections! {
     ConnectorTokens = "connector-tokens",
     /// Keys with which devices join.
     EnrollmentKeys = "enrollment-keys",
+    /// Where people sign in.
+    IdentityProviders = "identity-providers",
+    /// Sign-ins that hold.
+    Sessions = "sessions",
     /// Tokens of the API.
     ApiTokens = "api-tokens",
     /// What was decided of flows.

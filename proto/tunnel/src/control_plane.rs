@@ -14,14 +14,14 @@ use std::{
 
 use adit_proto::{
     Assertion, AssertionSubject, Pin, Timestamp,
-    api::{Problem, ProblemCode, SignedToken, StreamEvent},
+    api::{OauthError, Problem, ProblemCode, SignedToken, StreamEvent},
 };
 use futures_util::Stream;
 use http::{
     HeaderValue, Method, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
 };
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{RequestBuilder, Response, Url, tls::TlsInfo};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{identity::KeyPair, tls};
@@ -123,20 +123,42 @@ impl ControlPlane {
     ///
     /// [`ControlPlaneError::Url`].
     pub fn try_new(url: &str, pin: Pin) -> Result<Self, ControlPlaneError> {
-        let invalid = |reason: &str| ControlPlaneError::Url { reason: reason.to_owned() };
-        let origin: Url = url.parse().map_err(|_error| invalid("not a URL"))?;
+        let tls = tls::client_config(pin, None, &[b"h2", b"http/1.1"]);
+        Self::with_tls(url, Arc::unwrap_or_clone(tls))
+    }
+
+    /// The pin of the control plane at `url`, as long as its certificate is one that this machine's
+    /// certificate authorities vouch for.
+    ///
+    /// # Errors
+    ///
+    /// See [`ControlPlaneError`].
+    pub async fn learn_pin(url: &str) -> Result<Pin, ControlPlaneError> {
+        let tls = tls::public_client_config(&[b"h2", b"http/1.1"])
+            .map_err(|error| invalid_url(&format!("no certificate authorities here: {error}")))?;
+        let control_plane = Self::with_tls(url, tls)?;
+        let request = control_plane.request(Method::GET, "/healthz", Vec::new())?;
+        let response = control_plane.send(request).await?;
+        let shown = response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
+        shown
+            .and_then(|certificate| tls::pin_of(&certificate.into()).ok())
+            .ok_or_else(|| control_plane.unexpected(response.status(), "it shows no certificate"))
+    }
+
+    fn with_tls(url: &str, tls: rustls::ClientConfig) -> Result<Self, ControlPlaneError> {
+        let origin: Url = url.parse().map_err(|_error| invalid_url("not a URL"))?;
         if origin.scheme() != "https" {
-            return Err(invalid("not https"));
+            return Err(invalid_url("not https"));
         }
         if origin.path() != "/" || origin.query().is_some() || origin.fragment().is_some() {
-            return Err(invalid("something follows host and port"));
+            return Err(invalid_url("something follows host and port"));
         }
         if !origin.username().is_empty() || origin.password().is_some() {
-            return Err(invalid("it names a user"));
+            return Err(invalid_url("it names a user"));
         }
-        let tls = tls::client_config(pin, None, &[b"h2", b"http/1.1"]);
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(Arc::unwrap_or_clone(tls))
+            .tls_backend_preconfigured(tls)
+            .tls_info(true)
             .https_only(true)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -147,7 +169,7 @@ impl ControlPlane {
             .http2_keep_alive_interval(KEEPALIVE)
             .http2_keep_alive_timeout(KEEPALIVE)
             .build()
-            .map_err(|error| invalid(&error.without_url().to_string()))?;
+            .map_err(|error| invalid_url(&error.without_url().to_string()))?;
         Ok(Self { http, origin, identity: None })
     }
 
@@ -183,6 +205,39 @@ impl ControlPlane {
         R: DeserializeOwned,
     {
         self.send_body(Method::POST, path, body).await
+    }
+
+    /// Posts a form (RFC 6749); an answer of failure is what the authorization server says.
+    ///
+    /// # Errors
+    ///
+    /// See [`ControlPlaneError`]; devices that may not connect are told so as a problem.
+    pub async fn post_form<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Result<R, OauthError>, ControlPlaneError> {
+        let mut form = self.origin.clone();
+        form.query_pairs_mut().extend_pairs(parameters);
+        let body = form.query().unwrap_or_default().as_bytes().to_vec();
+        let request = self.request(Method::POST, path, body)?;
+        let request = request
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .timeout(REQUEST_TIMEOUT);
+        let response = request.send().await.map_err(|error| self.failed(error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Ok(self.read(response).await?));
+        }
+        let body = self.read_bytes(response, MAX_PROBLEM_LEN).await?;
+        if let Ok(refusal) = serde_json::from_slice(&body) {
+            return Ok(Err(refusal));
+        }
+        match serde_json::from_slice(&body) {
+            Ok(problem) => Err(ControlPlaneError::Refused(problem)),
+            Err(_error) => Err(self.unexpected(status, "its body is no refusal")),
+        }
     }
 
     /// Puts a body; `&()` stands for an empty one, `R = ()` for an answer without one.
@@ -258,7 +313,8 @@ impl ControlPlane {
         B: Serialize + Sync + ?Sized,
         R: DeserializeOwned,
     {
-        let response = self.send(self.request(method, path, json(body))?).await?;
+        let request = self.request(method, path, json(body))?;
+        let response = self.send(request.header(CONTENT_TYPE, "application/json")).await?;
         self.read(response).await
     }
 
@@ -280,7 +336,7 @@ impl ControlPlane {
             request = request.header(AUTHORIZATION, value);
         }
         if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json").body(body);
+            request = request.body(body);
         }
         Ok(request)
     }
@@ -373,6 +429,10 @@ impl fmt::Debug for Fetched {
             Self::New { etag, .. } => f.debug_struct("New").field("etag", etag).finish(),
         }
     }
+}
+
+fn invalid_url(reason: &str) -> ControlPlaneError {
+    ControlPlaneError::Url { reason: reason.to_owned() }
 }
 
 /// The body of a request: empty for `()`.

@@ -28,6 +28,8 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 
+use rustls_platform_verifier::BuilderVerifierExt as _;
+
 use crate::identity::KeyPair;
 
 /// For a client that trusts the server with this pin and no other, and shows its own certificate
@@ -55,6 +57,16 @@ pub fn client_config(pin: Pin, identity: Option<&KeyPair>, alpn: &[&[u8]]) -> Ar
     // A resumed session would not show its certificate again.
     config.resumption = Resumption::disabled();
     Arc::new(config)
+}
+
+/// For a client that trusts whomever this machine's certificate authorities vouch for.
+pub(crate) fn public_client_config(alpn: &[&[u8]]) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_platform_verifier()?
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(config)
 }
 
 /// For a server that demands a certificate of each client: any one, as the caller decides by

@@ -2,7 +2,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
-use super::READY_TIMEOUT;
+use super::{ControlPlane, READY_TIMEOUT};
 use crate::{Host, Output, Process, binary, wait_until};
 
 /// A running client daemon and its command line.
@@ -109,6 +109,28 @@ impl Client {
     pub fn enroll(&self, key: &str) {
         let file = self.host.write("enrollment-key", key);
         let output = self.adit(&["enroll", "--key-file", &file.to_string_lossy()]);
+        assert!(output.success(), "{output:#?}");
+    }
+
+    /// Begins to sign in; returns the command, which waits, and the code that it shows.
+    #[must_use]
+    #[track_caller]
+    pub fn begin_login(&self, args: &[&str]) -> (Process, String) {
+        let command = self.host.command(binary("adit")).arg("--socket").arg(socket(&self.host));
+        let login = command.args(["login", "--no-browser", "--json"]).args(args).spawn();
+        let line = login.wait_for_line("\"user_code\"", READY_TIMEOUT);
+        let code = line.split('"').nth(3).unwrap_or_else(|| panic!("no code: {line}")).to_owned();
+
+        (login, code)
+    }
+
+    /// Signs in as a user, because the administrator says so.
+    #[track_caller]
+    pub fn log_in(&self, args: &[&str], control_plane: &ControlPlane, user: &str) {
+        let (login, code) = self.begin_login(args);
+        let answer = control_plane.approve_sign_in(&code, user);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let output = login.wait(READY_TIMEOUT);
         assert!(output.success(), "{output:#?}");
     }
 

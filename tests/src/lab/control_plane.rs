@@ -90,6 +90,15 @@ impl ControlPlane {
         &self.url
     }
 
+    /// Returns what `adit login` takes: the public URL with the pin of the certificate.
+    #[must_use]
+    #[track_caller]
+    pub fn login_url(&self) -> String {
+        let line = self.process.wait_for_line("login_url=", READY_TIMEOUT);
+        let url = line.split("login_url=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        url.unwrap_or_else(|| panic!("no URL: {line}")).to_owned()
+    }
+
     /// Returns the data directory, as seen on its host.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
@@ -324,6 +333,22 @@ impl ControlPlane {
     pub fn create_enrollment_key(&self, user: &str) -> String {
         let body = json!({ "name": "test", "user_id": user, "uses": 1, "approved": true });
         text(&self.post("/v1/enrollment-keys", &body).ok(), "key")
+    }
+
+    /// Signs a user in on the device that shows this code.
+    #[track_caller]
+    pub fn approve_sign_in(&self, user_code: &str, user: &str) -> Answer {
+        let path = "/v1/sign-ins?state=pending";
+        let sign_in = self.wait_for_item(path, READY_TIMEOUT, |it| it["user_code"] == user_code);
+        let path = format!("/v1/sign-ins/{}/approve", text(&sign_in, "id"));
+        self.post(&path, &json!({ "user_id": user }))
+    }
+
+    /// Sets how long users stay signed in from now on.
+    #[track_caller]
+    pub fn set_session_lifetime(&self, seconds: Option<u64>) {
+        let answer = self.edit("/v1/organisation", |it| it["session_lifetime_s"] = json!(seconds));
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// Returns the ids of a user's devices.

@@ -36,6 +36,11 @@ impl EventLoop {
             Request::Enroll { key, name, replace } => {
                 self.enroll(key.expose(), name, replace, reply)
             }
+            Request::Login { url, name, replace } => {
+                self.log_in(url.as_deref(), name, replace, reply);
+            }
+            Request::AwaitLogin => self.await_login(reply),
+            Request::Logout => self.log_out(reply),
             Request::Up { .. } => answer(reply, self.up(now)),
             Request::Down => answer(reply, self.down(now)),
             Request::SetCarrier { carrier } => answer(reply, self.set_carrier(carrier, now)),
@@ -161,7 +166,11 @@ impl EventLoop {
         answer(enrolling.reply, response);
     }
 
-    async fn adopt(&mut self, enrollment: Enrollment, now: Now) -> Result<Response, Failure> {
+    pub(super) async fn adopt(
+        &mut self,
+        enrollment: Enrollment,
+        now: Now,
+    ) -> Result<Response, Failure> {
         let Enrollment { identity, state, device_key, wireguard_secret } = enrollment;
         let was_up = match self.machine.name() {
             StateName::Disconnected => false,
@@ -178,6 +187,7 @@ impl EventLoop {
         self.material = Material::default();
         self.fetches.forget_etag();
         self.denials.clear();
+        self.logins.note_session_end(None);
         self.store.adopt_joining(&identity).map_err(|error| storage(&error))?;
         let device_id = identity.device_id;
         let enrolled =

@@ -220,11 +220,16 @@ impl EventLoop {
 
     /// Whichever answer says so first: the credential opens no session any more.
     fn forget_credential_if_revoked(&mut self, problem: &Failure) {
-        if problem.code == FailureCode::DeviceRevoked {
-            self.material.forget_credential();
-            if let Err(error) = self.store.remove_credential() {
-                warn_of_disk(&error);
-            }
+        if matches!(problem.code, FailureCode::DeviceRevoked | FailureCode::SessionExpired) {
+            self.forget_credential();
+        }
+    }
+
+    /// No session is opened from here on.
+    pub(super) fn forget_credential(&mut self) {
+        self.material.forget_credential();
+        if let Err(error) = self.store.remove_credential() {
+            warn_of_disk(&error);
         }
     }
 
@@ -296,6 +301,7 @@ impl EventLoop {
         if let Err(error) = self.store.save_credential(token) {
             warn_of_disk(&error);
         }
+        self.logins.note_session_end(issued.session_ends_at);
         self.present_credential(token);
         Ok(remaining)
     }

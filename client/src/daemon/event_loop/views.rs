@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_proto::{ResourceId, WireguardPublicKey};
+use adit_proto::{ResourceId, Timestamp, WireguardPublicKey};
 
 use super::EventLoop;
 use crate::{
@@ -76,19 +76,23 @@ impl EventLoop {
                 })
                 .collect(),
             credential_expires_at: self.material.expires_at(),
+            session_ends_at: self.logins.session_ends_at(),
             control_plane: identity.map(|identity| ControlPlaneOnStatus {
                 url: identity.control_plane_url.clone(),
                 reachable: self.reachability.is_reachable(),
                 since: self.reachability.since(),
                 error: self.reachability.error().map(str::to_owned),
             }),
-            warnings: self
-                .tunnel
-                .as_ref()
-                .map(|tunnel| tunnel.warnings.clone())
-                .unwrap_or_default(),
+            warnings: self.warnings(),
             recent_denials: self.denial_views(),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let of_tunnel = self.tunnel.iter().flat_map(|tunnel| tunnel.warnings.iter().cloned());
+        let ends_at = self.logins.session_ends_at();
+        let of_session = ends_at.and_then(|ends_at| session_warning(ends_at, Now::read().time));
+        of_tunnel.chain(of_session).collect()
     }
 
     fn session_carrier(&self, view: &SiteView<'_>) -> Option<SessionCarrier> {
@@ -210,7 +214,39 @@ fn session_view(view: SiteView<'_>, session_carrier: Option<SessionCarrier>) -> 
     }
 }
 
+/// How long before its end the user is told that a session ends.
+const SESSION_NOTICE: Duration = Duration::from_mins(15);
+
+/// What the user is told shortly before a session ends, and after.
+fn session_warning(ends_at: Timestamp, now: Timestamp) -> Option<String> {
+    if ends_at <= now {
+        return Some("you are signed in no more; run `adit login`".to_owned());
+    }
+    let left = ends_at.saturating_duration_since(now);
+    let minutes = left.as_secs().div_ceil(60);
+    (left <= SESSION_NOTICE).then(|| {
+        format!("you will be signed out within {minutes} min; run `adit login` to stay connected")
+    })
+}
+
 /// To a hundredth.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 100_000.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_session_is_announced_a_quarter_of_an_hour_before() {
+        let warning = |seconds: u64| {
+            let ends_at = Timestamp::from_millis(5_000_000);
+            session_warning(ends_at, ends_at.saturating_sub(Duration::from_secs(seconds)))
+        };
+        assert_eq!(warning(901), None);
+        assert!(warning(900).unwrap().contains("within 15 min"));
+        assert!(warning(1).unwrap().contains("within 1 min"));
+        assert!(warning(0).unwrap().contains("no more"));
+    }
 }

@@ -1,0 +1,123 @@
+//! A person signs in, stays so for a while, and signs out.
+
+use std::{net::SocketAddr, time::Duration};
+
+use adit_tests::{
+    Client, Scene,
+    lab::{READY_TIMEOUT, SVC_V4},
+    probe, report, wait_until,
+};
+use serde_json::{Value, json};
+
+#[test]
+fn whom_an_administrator_lets_in_connects_renews_without_a_cut_and_is_cut_by_signing_out() {
+    let scene = Scene::new("sign-in");
+    let (lab, control_plane) = (&scene.lab, &scene.control_plane);
+    let pacer = lab.svc.tcp_pacer(SVC_V4);
+    let user = user_of(&scene, pacer.address);
+    let client = Client::start(&lab.laptop);
+    let unknown = client.adit(&["login", "--no-browser"]);
+    assert!(!unknown.success() && unknown.stderr.contains("adit login https://"), "{unknown:#?}");
+    // The certificate is the control plane's own: without its pin nobody vouches for it.
+    let untrusted = client.adit(&["login", "--no-browser", control_plane.url()]);
+    assert!(!untrusted.success() && untrusted.stderr.contains("#PIN"), "{untrusted:#?}");
+
+    client.log_in(&[&control_plane.login_url()], control_plane, &user);
+    client.up();
+    let first = session_of(&scene, &user);
+    let download = client.host().tcp_download(pacer.address, Duration::from_millis(10));
+    probe::downloaded(&download, 100 << 10, READY_TIMEOUT);
+
+    client.log_in(&[], control_plane, &user);
+    let second = session_of(&scene, &user);
+    assert_ne!(first["id"], second["id"]);
+    assert_eq!(first["device_id"], second["device_id"]);
+    let device = second["device_id"].as_str().unwrap_or_default().to_owned();
+    // The fresh credential has come to the connector, and nothing was cut.
+    wait_until("the connector sees the new sign-in", READY_TIMEOUT, || {
+        let seen = control_plane.get(&format!("/v1/devices/{device}")).ok();
+        (seen["last_seen_at"].as_str() > second["authenticated_at"].as_str()).then_some(())
+    });
+    probe::downloaded(&download, 400 << 10, READY_TIMEOUT);
+
+    let output = client.adit(&["logout"]);
+    assert!(output.success(), "{output:#?}");
+    let answered = adit_tests::monotonic_ns();
+    let ended = probe::ended(&download, READY_TIMEOUT);
+    let last_byte = ended.last_byte_t.expect("bytes came");
+    let cut = Duration::from_nanos(last_byte.saturating_sub(answered));
+    report(&json!({ "what": "signed out: last byte of a live flow", "ms": cut.as_millis() }));
+    assert!(cut < Duration::from_secs(1), "{cut:?}");
+    wait_until("the client says what is wrong", READY_TIMEOUT, || {
+        (client.status()["problem"]["code"] == "session-expired").then_some(())
+    });
+    let up = client.adit(&["up"]);
+    assert!(!up.success() && up.stderr.contains("adit login"), "{up:#?}");
+    let path = format!("/v1/devices/{device}");
+    assert_eq!(control_plane.get(&path).ok()["state"], "approved");
+
+    client.log_in(&[], control_plane, &user);
+    client.wait_for_state("connected", READY_TIMEOUT);
+    assert_eq!(session_of(&scene, &user)["device_id"], device.as_str());
+}
+
+#[test]
+fn a_session_ends_by_itself_after_a_warning() {
+    let scene = Scene::new("session-end");
+    let (lab, control_plane) = (&scene.lab, &scene.control_plane);
+    let pacer = lab.svc.tcp_pacer(SVC_V4);
+    let user = user_of(&scene, pacer.address);
+    control_plane.set_session_lifetime(Some(15));
+    let client = Client::start(&lab.laptop);
+    client.log_in(&[&control_plane.login_url()], control_plane, &user);
+    client.up();
+    let download = client.host().tcp_download(pacer.address, Duration::from_millis(10));
+    probe::downloaded(&download, 10 << 10, READY_TIMEOUT);
+    let warning = client.status()["warnings"].to_string();
+    assert!(warning.contains("adit login"), "{warning}");
+
+    let _ = probe::ended(&download, READY_TIMEOUT);
+    wait_until("the client says what is wrong", READY_TIMEOUT, || {
+        (client.status()["problem"]["code"] == "session-expired").then_some(())
+    });
+
+    control_plane.set_session_lifetime(None);
+    client.log_in(&[], control_plane, &user);
+    client.wait_for_state("connected", READY_TIMEOUT);
+    assert_eq!(client.status()["session_ends_at"], Value::Null);
+}
+
+#[test]
+fn a_denied_sign_in_enrols_nothing() {
+    let scene = Scene::new("sign-in-denied");
+    let control_plane = &scene.control_plane;
+    let client = Client::start(&scene.lab.laptop);
+    let (login, code) = client.begin_login(&[&control_plane.login_url()]);
+    let path = "/v1/sign-ins";
+    let found = control_plane.wait_for_item(path, READY_TIMEOUT, |it| it["user_code"] == *code);
+    let id = found["id"].as_str().unwrap_or_default();
+    let denied = control_plane.request("POST", &format!("{path}/{id}/deny"), &[], None);
+    assert_eq!(denied.status, 200, "{denied:?}");
+
+    let output = login.wait(READY_TIMEOUT);
+    assert!(!output.success() && output.stderr.contains("denied"), "{output:#?}");
+    assert_eq!(client.status()["device"], Value::Null);
+}
+
+/// A user who may reach a server.
+fn user_of(scene: &Scene, server: SocketAddr) -> String {
+    let port = server.port().to_string();
+    let filters: [(&str, &[&str]); 1] = [("tcp", &[&port])];
+    let control_plane = &scene.control_plane;
+    let resource =
+        control_plane.create_resource(&scene.site, "web", &[&format!("{SVC_V4}/32")], &filters);
+    let user = control_plane.create_user("ada");
+    control_plane.permit(&[&user], &[&resource]);
+
+    user
+}
+
+fn session_of(scene: &Scene, user: &str) -> Value {
+    let list = scene.control_plane.get(&format!("/v1/sessions?user_id={user}")).ok();
+    list["items"][0].clone()
+}
