@@ -5,7 +5,9 @@
 //!
 //! 1. *Join.* A [`JoinToken`] names the control plane's URL, its certificate pin and a secret that
 //!    is consumed by its use. A client joins with `POST /v1/client/enroll`, a connector with
-//!    `POST /v1/connector/enroll`. From then on each authenticates a request to the control plane
+//!    `POST /v1/connector/enroll`. A person needs no token: `POST /v1/device-authorization` begins a
+//!    sign-in (RFC 8628), `POST /v1/token` says when it was approved, and the device code is then
+//!    the secret. From then on each authenticates a request to the control plane
 //!    with an [`Assertion`]: a token of one minute, bound to the request, signed by its own key.
 //! 2. *Configure.* The client fetches its [`ClientConfig`] and a [`Credential`]; the connector
 //!    follows `GET /v1/connector/stream` and fetches its [`Bundle`]. All three are [`Signed`] by

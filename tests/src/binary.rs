@@ -24,10 +24,25 @@ pub fn binary(name: &str) -> PathBuf {
 #[must_use]
 #[track_caller]
 pub fn python_tool(package: &str, program: &str) -> PathBuf {
+    tool(package, &format!("bin/{program}"))
+}
+
+/// Returns the folder of a package of npm, which `cargo xtask test` installs in the target folder.
+///
+/// # Panics
+///
+/// When it is not there.
+#[must_use]
+#[track_caller]
+pub fn node_package(package: &str) -> PathBuf {
+    tool(package, &format!("node_modules/{package}"))
+}
+
+#[track_caller]
+fn tool(package: &str, path: &str) -> PathBuf {
     let current = env::current_exe().expect("Linux knows the running executable");
-    let tool = format!("tools/{package}/bin/{program}");
-    let found =
-        current.ancestors().skip(2).take(2).map(|dir| dir.join(&tool)).find(|p| p.is_file());
+    let tool = format!("tools/{package}/{path}");
+    let found = current.ancestors().skip(2).take(2).map(|dir| dir.join(&tool)).find(|p| p.exists());
 
     found.unwrap_or_else(|| panic!("{package} is not installed: run `cargo xtask test`"))
 }

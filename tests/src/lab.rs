@@ -12,6 +12,7 @@
 mod client;
 mod connector;
 mod control_plane;
+mod identity_provider;
 mod masque_peer;
 mod scene;
 
@@ -21,6 +22,7 @@ pub use self::{
     client::Client,
     connector::Connector,
     control_plane::{Answer, ControlPlane, etag},
+    identity_provider::{Browser, IdentityProvider, ProviderCertificate},
     masque_peer::{Conversation, MasquePeer},
     scene::Scene,
 };

@@ -52,7 +52,7 @@ mod wireguard;
 mod world;
 
 pub use api_connection::{ApiAnswer, ApiConnection, server_pin};
-pub use binary::{binary, python_tool};
+pub use binary::{binary, node_package, python_tool};
 pub use clock::monotonic_ns;
 pub use command::{Command, Output};
 pub use distribution::{Distribution, report};

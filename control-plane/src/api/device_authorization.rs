@@ -55,14 +55,14 @@ async fn begin_sign_in(
     ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     ByDeviceOrAnyone(device, body): ByDeviceOrAnyone,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let request: DeviceAuthorizationRequest = form(&headers, body).await?;
     check_client(&request.client_id)?;
     let asker = match device {
         Some(device) => Asker::Device(device),
         None => Asker::Stranger(request.device_name),
     };
-    let begun = app::sign_ins::begin(&app, asker, address).await.map_err(failure)?;
+    let begun = app::sign_ins::begin(&app, asker, address).await?;
     Ok(not_stored(&begun))
 }
 
@@ -81,15 +81,15 @@ async fn poll_sign_in(
     State(app): State<App>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let request: DeviceTokenRequest = form(&headers, body).await?;
     check_client(&request.client_id)?;
     if request.grant_type != DEVICE_CODE_GRANT {
         let detail = format!("The grant type is {DEVICE_CODE_GRANT}.");
-        return Err(refusal(OauthErrorCode::UnsupportedGrantType, &detail));
+        return Err(Refusal::new(OauthErrorCode::UnsupportedGrantType, &detail));
     }
     let now = SystemTime::now().into();
-    let polled = app::sign_ins::poll(&app, &request.device_code, now).await.map_err(failure)?;
+    let polled = app::sign_ins::poll(&app, &request.device_code, now).await?;
     let (code, detail) = match polled {
         Polled::Approved(token) => return Ok(not_stored(&token)),
         Polled::Pending => (
@@ -109,58 +109,69 @@ async fn poll_sign_in(
             "The device code is unknown or was used; run `adit login` again.",
         ),
     };
-    Err(refusal(code, detail))
+    Err(Refusal::new(code, detail))
 }
 
 /// Reads a form. Parameters that nobody knows are ignored (RFC 6749 §3.2), those that come twice
 /// are refused.
-async fn form<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T, Response> {
+async fn form<T: DeserializeOwned>(headers: &HeaderMap, body: Bytes) -> Result<T, Refusal> {
     if !is_of_type(headers, FORM) {
         let detail = format!("Send the parameters as `Content-Type: {FORM}`.");
-        return Err(refusal(OauthErrorCode::InvalidRequest, &detail));
+        return Err(Refusal::new(OauthErrorCode::InvalidRequest, &detail));
     }
     let request = Request::post("/").header(header::CONTENT_TYPE, FORM).body(Body::from(body));
-    let request = request.map_err(|error| failure(ApiError::internal(error)))?;
+    let request = request.map_err(ApiError::internal)?;
     let form: Result<Form<T>, _> = Form::from_request(request, &()).await;
     form.map(|Form(parameters)| parameters)
-        .map_err(|error| refusal(OauthErrorCode::InvalidRequest, &error.body_text()))
+        .map_err(|error| Refusal::new(OauthErrorCode::InvalidRequest, &error.body_text()))
 }
 
-fn check_client(client_id: &str) -> Result<(), Response> {
+fn check_client(client_id: &str) -> Result<(), Refusal> {
     if client_id == OAUTH_CLIENT_ID {
         return Ok(());
     }
     let detail = format!("The client is `{OAUTH_CLIENT_ID}`.");
-    Err(refusal(OauthErrorCode::InvalidClient, &detail))
+    Err(Refusal::new(OauthErrorCode::InvalidClient, &detail))
 }
 
-fn failure(failed: ApiError) -> Response {
-    match failed.code {
-        ProblemCode::Invalid => refusal(OauthErrorCode::InvalidRequest, &failed.detail),
-        _ => {
-            if let Some(source) = &failed.source {
-                error!(error = format!("{source:#}"), "Request failed");
-            }
-            refusal(OauthErrorCode::TemporarilyUnavailable, &failed.detail)
-        }
+/// As RFC 6749 §5.2 has it.
+#[derive(Debug)]
+struct Refusal(OauthError);
+
+impl Refusal {
+    fn new(error: OauthErrorCode, detail: &str) -> Self {
+        Self(OauthError { error, error_description: detail.to_owned() })
     }
 }
 
-fn refusal(code: OauthErrorCode, detail: &str) -> Response {
-    let mut response =
-        not_stored(&OauthError { error: code, error_description: detail.to_owned() });
-    *response.status_mut() = match code {
-        OauthErrorCode::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        OauthErrorCode::AuthorizationPending
-        | OauthErrorCode::SlowDown
-        | OauthErrorCode::ExpiredToken
-        | OauthErrorCode::AccessDenied
-        | OauthErrorCode::InvalidRequest
-        | OauthErrorCode::InvalidClient
-        | OauthErrorCode::InvalidGrant
-        | OauthErrorCode::UnsupportedGrantType => StatusCode::BAD_REQUEST,
-    };
-    response
+impl From<ApiError> for Refusal {
+    fn from(failed: ApiError) -> Self {
+        if failed.code == ProblemCode::Invalid {
+            return Self::new(OauthErrorCode::InvalidRequest, &failed.detail);
+        }
+        if let Some(source) = &failed.source {
+            error!(error = format!("{source:#}"), "Request failed");
+        }
+        Self::new(OauthErrorCode::TemporarilyUnavailable, &failed.detail)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = not_stored(&self.0);
+        *response.status_mut() = match self.0.error {
+            OauthErrorCode::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            OauthErrorCode::AuthorizationPending
+            | OauthErrorCode::SlowDown
+            | OauthErrorCode::ExpiredToken
+            | OauthErrorCode::AccessDenied
+            | OauthErrorCode::InvalidRequest
+            | OauthErrorCode::InvalidClient
+            | OauthErrorCode::InvalidGrant
+            | OauthErrorCode::UnsupportedGrantType => StatusCode::BAD_REQUEST,
+        };
+        response
+    }
 }
 
 /// RFC 6749 §5.1: what may hold a secret is kept by nobody on the way.

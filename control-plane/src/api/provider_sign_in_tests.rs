@@ -302,7 +302,7 @@ async fn the_same_name_and_address_with_another_subject_is_another_user() {
 #[tokio::test]
 async fn id_tokens_that_were_not_asked_for_are_refused_and_written_down() {
     let world = World::new().await;
-    type Forgery = fn(&Value) -> String;
+    type Forgery = Box<dyn Fn(&Value) -> String>;
     let honest = json!({ "alg": "ES256", "kid": "1" });
     let with = |member: &'static str, value: Value| {
         let honest = honest.clone();
@@ -312,26 +312,26 @@ async fn id_tokens_that_were_not_asked_for_are_refused_and_written_down() {
             sign(&honest, &claims, &key(1))
         }
     };
-    let without_signature: Forgery =
-        |claims| format!("{}.{}.", encode(&json!({ "alg": "none" })), encode(claims));
-    let by_public_key: Forgery = |claims| {
+    let without_signature =
+        |claims: &Value| format!("{}.{}.", encode(&json!({ "alg": "none" })), encode(claims));
+    let by_public_key = |claims: &Value| {
         let signed = format!("{}.{}", encode(&json!({ "alg": "HS256" })), encode(claims));
         let public = key(1).verifying_key().to_encoded_point(false);
         let mac = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, public.as_bytes());
         let tag = aws_lc_rs::hmac::sign(&mac, signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
     };
-    let by_secret: Forgery = |claims| {
+    let by_secret = |claims: &Value| {
         let signed = format!("{}.{}", encode(&json!({ "alg": "HS256" })), encode(claims));
         let mac = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"s3cret");
         let tag = aws_lc_rs::hmac::sign(&mac, signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
     };
-    let by_other_key: Forgery =
-        |claims| sign(&json!({ "alg": "ES256", "kid": "1" }), claims, &key(2));
-    let by_unknown_kid: Forgery =
-        |claims| sign(&json!({ "alg": "ES256", "kid": "../../1" }), claims, &key(2));
-    let forgeries: Vec<(&str, Box<dyn Fn(&Value) -> String>)> = vec![
+    let by_other_key =
+        |claims: &Value| sign(&json!({ "alg": "ES256", "kid": "1" }), claims, &key(2));
+    let by_unknown_kid =
+        |claims: &Value| sign(&json!({ "alg": "ES256", "kid": "../../1" }), claims, &key(2));
+    let forgeries: Vec<(&str, Forgery)> = vec![
         ("nonce", Box::new(with("nonce", json!("other")))),
         ("no nonce", Box::new(with("nonce", Value::Null))),
         ("issuer", Box::new(with("iss", json!("https://evil.example")))),
@@ -344,7 +344,7 @@ async fn id_tokens_that_were_not_asked_for_are_refused_and_written_down() {
         ("HS256 with the client secret", Box::new(by_secret)),
         ("another key", Box::new(by_other_key)),
         ("injected kid", Box::new(by_unknown_kid)),
-        ("no JWT", Box::new(|_claims| "x.y.z".to_owned())),
+        ("no JWT", Box::new(|_claims: &Value| "x.y.z".to_owned())),
     ];
     for (number, (name, forge)) in forgeries.iter().enumerate() {
         let begun = begin(&world.fixture).await;

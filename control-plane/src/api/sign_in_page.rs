@@ -239,10 +239,8 @@ fn failed(error: &ApiError) -> Response {
     if let Some(source) = &error.source {
         tracing::error!(error = format!("{source:#}"), "Request failed");
     }
-    let title = match error.code {
-        ProblemCode::Unavailable => "Not now",
-        _ => "Not signed in",
-    };
+    let is_passing = error.code == ProblemCode::Unavailable;
+    let title = if is_passing { "Not now" } else { "Not signed in" };
     page(status(error.code), &message(title, &error.detail))
 }
 

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Where users type their codes.
+pub(crate) const VERIFICATION_PATH: &str = "/sign-in";
+
 /// How long a user has.
 const LIFETIME: Duration = Duration::from_mins(10);
 
@@ -122,9 +125,6 @@ pub(crate) async fn begin(
         interval: INTERVAL.as_secs(),
     })
 }
-
-/// Where users type their codes.
-pub(crate) const VERIFICATION_PATH: &str = "/sign-in";
 
 async fn refuse_too_many(app: &App, address: IpAddr) -> Result<(), ApiError> {
     let network = Network::of(address);

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
 fn test(filter: Option<&str>, length: Length) -> anyhow::Result<ExitCode> {
     setup::run()?;
     setup::ensure_python_tools(&cargo::target_dir());
+    setup::ensure_node_packages(&cargo::target_dir());
     cargo::build()?;
 
     cargo::test(filter, length)

@@ -1,4 +1,5 @@
 mod contenders;
+mod node;
 mod packages;
 mod python;
 
@@ -13,6 +14,7 @@ use anyhow::{Context as _, bail};
 
 pub(crate) use self::{
     contenders::{ensure as ensure_contenders, only as only_contenders},
+    node::ensure as ensure_node_packages,
     python::ensure as ensure_python_tools,
 };
 

@@ -15,6 +15,8 @@ pub struct ControlPlane {
     url: String,
     address: SocketAddr,
     data_dir: PathBuf,
+    /// Certificates that it trusts in the machine's place.
+    authorities: Option<PathBuf>,
     process: Process,
 }
 
@@ -67,16 +69,23 @@ impl ControlPlane {
     /// Starts a control plane with an empty data directory at a port the kernel chooses.
     #[track_caller]
     pub fn start(host: &Host, ip: &str) -> Self {
+        Self::start_trusting(host, ip, None)
+    }
+
+    /// As [`Self::start`]; the certificates in this file are all that it trusts.
+    #[track_caller]
+    pub fn start_trusting(host: &Host, ip: &str, authorities: Option<PathBuf>) -> Self {
         let data_dir = host.dir().join("control-plane");
         let port = free_port(host, ip);
         let ip: IpAddr = ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"));
         let address = SocketAddr::new(ip, port);
-        let process = spawn(host, &data_dir, address);
+        let process = spawn(host, &data_dir, address, authorities.as_deref());
         let plane = Self {
             host: host.clone(),
             url: format!("https://{address}"),
             address,
             data_dir,
+            authorities,
             process,
         };
         plane.wait_until_ready();
@@ -115,7 +124,7 @@ impl ControlPlane {
     #[track_caller]
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.host, &self.data_dir, self.address);
+        self.process = spawn(&self.host, &self.data_dir, self.address, self.authorities.as_deref());
         self.wait_until_ready();
     }
 
@@ -400,8 +409,9 @@ fn text(object: &Value, field: &str) -> String {
 }
 
 #[track_caller]
-fn spawn(host: &Host, data_dir: &Path, address: SocketAddr) -> Process {
-    host.command(binary("adit-control"))
+fn spawn(host: &Host, data_dir: &Path, address: SocketAddr, authorities: Option<&Path>) -> Process {
+    let command = host
+        .command(binary("adit-control"))
         .arg("serve")
         // Tests ask and fail more often than anybody should.
         .args(["--requests-per-address=1000000000", "--requests-per-token=1000000000"])
@@ -409,8 +419,11 @@ fn spawn(host: &Host, data_dir: &Path, address: SocketAddr) -> Process {
         .arg(data_dir)
         .args(["--listen", &address.to_string()])
         .args(["--public-url", &format!("https://{address}")])
-        .env("RUST_LOG", super::log_filter())
-        .spawn()
+        .env("RUST_LOG", super::log_filter());
+    match authorities {
+        Some(file) => command.env("SSL_CERT_FILE", file).spawn(),
+        None => command.spawn(),
+    }
 }
 
 /// Returns a port nobody uses on a host that has only what the test starts on it.

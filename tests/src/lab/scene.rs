@@ -44,8 +44,10 @@ impl Scene {
         Self::in_lab(lab, control_plane, "2001:db8:10::2")
     }
 
+    /// Starts a connector beside a control plane that runs in the topology.
+    #[must_use]
     #[track_caller]
-    fn in_lab(lab: Lab, control_plane: ControlPlane, ip: &str) -> Self {
+    pub fn in_lab(lab: Lab, control_plane: ControlPlane, ip: &str) -> Self {
         let site = control_plane.create_site("site");
         let connector = Connector::start(&lab.connector, ip, &control_plane, &site);
 

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adit_tests::{
-    Client, Scene,
-    lab::{READY_TIMEOUT, SVC_V4},
+    Client, ControlPlane, Lab, Scene,
+    lab::{Browser, IdentityProvider, ProviderCertificate, READY_TIMEOUT, SVC_V4},
     probe, report, wait_until,
 };
 use serde_json::{Value, json};
@@ -120,4 +120,77 @@ fn user_of(scene: &Scene, server: SocketAddr) -> String {
 fn session_of(scene: &Scene, user: &str) -> Value {
     let list = scene.control_plane.get(&format!("/v1/sessions?user_id={user}")).ok();
     list["items"][0].clone()
+}
+
+#[test]
+fn a_user_of_a_certified_provider_signs_in_changes_groups_and_is_disabled() {
+    let lab = Lab::new("oidc");
+    let ip = "198.18.20.2";
+    let certificate = ProviderCertificate::make(&lab.cp, ip);
+    let trusted = Some(certificate.certificate.clone());
+    let control_plane = ControlPlane::start_trusting(&lab.cp, ip, trusted);
+    let scene = Scene::in_lab(lab, control_plane, "198.18.10.2");
+    let (lab, control_plane) = (&scene.lab, &scene.control_plane);
+    let provider = IdentityProvider::start(&lab.cp, &certificate, control_plane);
+    provider.set_groups("ada", &["engineers"]);
+    let pacer = lab.svc.tcp_pacer(SVC_V4);
+    let resource =
+        control_plane.create_resource(&scene.site, "web", &[&format!("{SVC_V4}/32")], &[]);
+    let client = Client::start(&lab.laptop);
+    let browser = Browser::new(&lab.laptop, "ada");
+
+    // A first sign-in makes user, group and device.
+    let (login, code) = client.begin_login(&[&control_plane.login_url()]);
+    let page = browser.sign_in(control_plane, &code, "ada");
+    assert!(page.contains("You may close this window"), "{page}\n{}", provider.process().output());
+    let output = login.wait(READY_TIMEOUT);
+    assert!(output.success(), "{output:#?}");
+    let user = control_plane.get("/v1/users?name=ada").ok()["items"][0].clone();
+    let user = user["id"].as_str().expect("the user was made").to_owned();
+    let session = session_of(&scene, &user);
+    assert!(session["identity_provider_id"].is_string(), "{session}");
+    let group = control_plane.get("/v1/groups?name=engineers").ok()["items"][0].clone();
+    control_plane.create_policy(
+        "engineers",
+        "permit",
+        &json!({ "groups": [group["id"]] }),
+        &json!({ "ids": [resource] }),
+    );
+    client.up();
+    client.wait_until_reached(pacer.address);
+    let download = client.host().tcp_download(pacer.address, Duration::from_millis(10));
+    probe::downloaded(&download, 100 << 10, READY_TIMEOUT);
+
+    // Signing in anew, while the provider remembers the user, cuts nothing.
+    let (login, code) = client.begin_login(&[]);
+    let page = browser.sign_in(control_plane, &code, "ada");
+    assert!(page.contains("You may close this window"), "{page}");
+    assert!(login.wait(READY_TIMEOUT).success());
+    assert_ne!(session_of(&scene, &user)["id"], session["id"]);
+    probe::downloaded(&download, 300 << 10, READY_TIMEOUT);
+
+    // Another person at the same provider does not take the device over.
+    let (login, code) = client.begin_login(&[]);
+    let page = Browser::new(&lab.laptop, "eve").sign_in(control_plane, &code, "eve");
+    assert!(page.contains("belongs to another user"), "{page}");
+    let output = login.wait(READY_TIMEOUT);
+    assert!(!output.success() && output.stderr.contains("denied"), "{output:#?}");
+
+    // Whoever has left the group at the provider loses what it permitted.
+    provider.set_groups("ada", &[]);
+    let (login, code) = client.begin_login(&[]);
+    let _ = browser.sign_in(control_plane, &code, "ada");
+    assert!(login.wait(READY_TIMEOUT).success());
+    let _ = probe::ended(&download, READY_TIMEOUT);
+
+    // A user who is disabled here stays out, whatever the provider says.
+    let disabled = control_plane.set_user_disabled(&user, true);
+    assert_eq!(disabled.status, 200, "{disabled:?}");
+    let other = Client::start(&lab.laptop2);
+    let (login, code) = other.begin_login(&[&control_plane.login_url()]);
+    let page = Browser::new(&lab.laptop2, "ada").sign_in(control_plane, &code, "ada");
+    assert!(page.contains("disabled"), "{page}");
+    assert!(!login.wait(READY_TIMEOUT).success());
+    let audit = control_plane.get("/v1/audit-events?limit=200").ok().to_string();
+    assert_eq!(audit.matches("sign-in.refuse").count(), 2, "{audit}");
 }
