@@ -18,12 +18,13 @@ use ipnet::IpNet;
 
 use crate::app::network::Network;
 
-/// Requests a minute. A client asks a few times an hour, a connector keeps one stream open; an
-/// office of thousands shares an address, and all of it comes back when a network does.
+/// Requests a minute. A client asks for its configuration twice a minute, or twelve times while no
+/// site concerns it, and a connector keeps one stream open: an office of 30,000 laptops may share
+/// an address.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Limits {
     /// Requests a minute from one address; IPv6 addresses count by /64.
-    #[arg(long, value_name = "N", default_value = "30000")]
+    #[arg(long, value_name = "N", default_value = "60000")]
     pub(crate) requests_per_address: NonZeroU32,
     /// Requests a minute with one API token.
     #[arg(long, value_name = "N", default_value = "6000")]

@@ -9,7 +9,8 @@ const WRITE: Option<Permission> = Some(Permission::Write);
 /// What owner, admin, network-admin, approver and auditor may do with a collection, in this order.
 ///
 /// Beyond the table, only owners create and delete tokens of owners, and nobody creates or deletes
-/// a token that may do more than the caller's: see [`covers`].
+/// a token that may do more than the caller's: see [`covers`]. It may live longer, or nobody could
+/// replace a token before it expires.
 #[rustfmt::skip]
 const fn row(collection: Collection) -> [Option<Permission>; 5] {
     match collection {
