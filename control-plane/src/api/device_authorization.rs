@@ -35,7 +35,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(begin_sign_in)).routes(routes!(poll_sign_in))
 }
 
-/// Begins to sign in on a device (RFC 8628 §3.1). One that has enrolled signs the request.
+/// Begins to sign in on a device (RFC 8628 §3.1). One that has enrolled signs the request, as it
+/// does all others; a new one cannot.
 #[utoipa::path(post, path = "/v1/device-authorization", tag = "client",
     request_body(content = DeviceAuthorizationRequest,
         content_type = "application/x-www-form-urlencoded"),
@@ -49,7 +50,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         (status = 413, description = "The body is too large.", body = adit_proto::api::Problem,
             content_type = "application/problem+json"),
         (status = 503, description = "Try again later.", body = OauthError),
-    ), security((), ("assertion" = [])))]
+    ), security(()))]
 async fn begin_sign_in(
     State(app): State<App>,
     ClientAddress(address): ClientAddress,

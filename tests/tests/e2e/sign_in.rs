@@ -133,7 +133,7 @@ fn a_user_of_a_certified_provider_signs_in_changes_groups_and_is_disabled() {
     let (lab, control_plane) = (&scene.lab, &scene.control_plane);
     let provider = IdentityProvider::start(&lab.cp, &certificate, control_plane);
     provider.set_groups("ada", &["engineers"]);
-    let pacer = lab.svc.tcp_pacer(SVC_V4);
+    let (echo, pacer) = (lab.svc.tcp_echo(SVC_V4), lab.svc.tcp_pacer(SVC_V4));
     let resource =
         control_plane.create_resource(&scene.site, "web", &[&format!("{SVC_V4}/32")], &[]);
     let client = Client::start(&lab.laptop);
@@ -157,7 +157,7 @@ fn a_user_of_a_certified_provider_signs_in_changes_groups_and_is_disabled() {
         &json!({ "ids": [resource] }),
     );
     client.up();
-    client.wait_until_reached(pacer.address);
+    client.wait_until_reached(echo.address);
     let download = client.host().tcp_download(pacer.address, Duration::from_millis(10));
     probe::downloaded(&download, 100 << 10, READY_TIMEOUT);
 
