@@ -17,8 +17,8 @@ use crate::ipc::{Answer, LoginPrompt, Request, Response};
 
 #[derive(Debug, Args)]
 pub(crate) struct LoginArguments {
-    /// Where the control plane is, for a device that has not enrolled: https://HOST[:PORT], whose
-    /// certificate this machine's authorities vouch for, or https://HOST[:PORT]#PIN.
+    /// Where the control plane is, for a device that has not enrolled: https://HOST:PORT, whose
+    /// certificate this machine's authorities vouch for, or https://HOST:PORT#PIN.
     url: Option<String>,
     /// Opens no browser.
     #[arg(long)]
