@@ -152,11 +152,11 @@ impl Answer {
 impl Fixture {
     /// With limits that no test reaches.
     pub(crate) async fn new() -> Self {
-        Self::with(limits(u32::MAX, u32::MAX, u32::MAX), ProviderHttp::try_new().unwrap()).await
+        Self::with_limits(limits(u32::MAX, u32::MAX, u32::MAX)).await
     }
 
     pub(crate) async fn with_limits(limits: Limits) -> Self {
-        Self::with(limits, ProviderHttp::try_new().unwrap()).await
+        Self::with(limits, ProviderHttp::fake(|_request| panic!("there is no provider"))).await
     }
 
     /// As [`Self::new`]; identity providers are what answers here.

@@ -118,7 +118,7 @@ async fn try_serve(config: ServeConfig) -> anyhow::Result<()> {
         store: store.clone(),
         signer: identity.signer,
         sealer: Sealer::load_or_create(&data_dir).context("failed to read the sealing key")?,
-        provider_http: ProviderHttp::try_new().context("failed to prepare for TLS")?,
+        provider_http: ProviderHttp::new(),
         live: Live::default(),
         metrics: Metrics::default(),
         rate_limits: RateLimits::new(&config.limits),

@@ -10,6 +10,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use tracing::warn;
 
 /// How long a provider may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ pub(crate) struct ProviderHttp(Inner);
 #[derive(Clone)]
 enum Inner {
     Network(reqwest::Client),
+    /// There are no certificate authorities here, or none that can be read.
+    Unusable(String),
     #[cfg(test)]
     Fake(Arc<dyn Fn(HttpRequest) -> HttpResponse + Send + Sync>),
 }
@@ -34,6 +37,9 @@ pub(crate) enum HttpError {
     /// The network, or TLS.
     #[error("no answer")]
     Network(#[from] reqwest::Error),
+    /// This machine cannot tell whom to trust.
+    #[error("this machine has no certificate authorities; install them, then restart: {0}")]
+    Unusable(String),
     /// More than anyone needs.
     #[error("the answer has more than {MAX_LEN} bytes")]
     TooLong,
@@ -43,10 +49,19 @@ pub(crate) enum HttpError {
 }
 
 impl ProviderHttp {
-    /// # Errors
-    ///
-    /// When this machine's certificate authorities cannot be read.
-    pub(crate) fn try_new() -> anyhow::Result<Self> {
+    /// Without certificate authorities every request fails, and all else works.
+    pub(crate) fn new() -> Self {
+        match Self::client() {
+            Ok(client) => Self(Inner::Network(client)),
+            Err(error) => {
+                let error = format!("{error:#}");
+                warn!(error, "Users cannot sign in at identity providers");
+                Self(Inner::Unusable(error))
+            }
+        }
+    }
+
+    fn client() -> anyhow::Result<reqwest::Client> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])?
@@ -60,7 +75,7 @@ impl ProviderHttp {
             .user_agent(concat!("adit-control/", env!("CARGO_PKG_VERSION")))
             .timeout(PATIENCE)
             .build()?;
-        Ok(Self(Inner::Network(client)))
+        Ok(client)
     }
 
     #[cfg(test)]
@@ -88,6 +103,7 @@ impl ProviderHttp {
                 }
                 Ok(builder.body(body)?)
             }
+            Inner::Unusable(error) => Err(HttpError::Unusable(error.clone())),
             #[cfg(test)]
             Inner::Fake(answer) => Ok(answer(request)),
         }
