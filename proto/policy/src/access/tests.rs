@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::time::Instant;
 
 use adit_proto::{
@@ -96,7 +97,7 @@ fn a_permit_gives_access_to_those_it_speaks_of() {
 #[test]
 fn a_second_permit_for_the_same_makes_no_difference() {
     let first = of_group(permit(1), 1);
-    assert!(difference(&[first.clone()], &[first, of_group(permit(2), 1)]).is_empty());
+    assert!(difference(from_ref(&first), &[first.clone(), of_group(permit(2), 1)]).is_empty());
 }
 
 #[test]
@@ -121,7 +122,7 @@ fn a_condition_that_comes_or_goes_or_becomes_another_is_a_change() {
     let [encrypted, patched] =
         ["encrypted", "patched"].map(|label| with_posture(permit.clone(), label));
     let step = |before: &Policy, after: &Policy| {
-        let found = difference(&[before.clone()], &[after.clone()]);
+        let found = difference(from_ref(before), from_ref(after));
         assert_eq!((found.gained, found.lost, found.conditions_changed), (0, 0, 1));
         (found.changes[0].before, found.changes[0].after)
     };
@@ -147,7 +148,7 @@ fn a_conditional_forbid_makes_access_conditional() {
 fn a_named_device_is_reported_where_it_differs_from_the_others() {
     let mut named = of_resource(permit(1), 1);
     named.subjects = device_only(10);
-    let found = difference(&[], &[named.clone()]);
+    let found = difference(&[], from_ref(&named));
     assert_eq!(found.gained, 1);
     assert_eq!(found.changes[0].device_id, Some(device_id(10)));
     assert_eq!(found.changes[0].user_id, user_id(1));
@@ -323,7 +324,7 @@ fn ten_thousand_users_are_compared_in_two_seconds() {
         .collect();
     let policies: Vec<Policy> = (0..2000)
         .map(|number: u128| {
-            let mut one = if number % 10 == 0 { forbid(number) } else { permit(number) };
+            let mut one = if number.is_multiple_of(10) { forbid(number) } else { permit(number) };
             one.subjects = SubjectSelector {
                 groups: vec![group_id(number % 1000), group_id(number * 7 % 1000)],
                 ..SubjectSelector::default()
@@ -336,7 +337,7 @@ fn ten_thousand_users_are_compared_in_two_seconds() {
                 }
                 _ => one.resources.tags = vec![format!("tag-{}", number % 100)],
             }
-            if number % 4 == 0 {
+            if number.is_multiple_of(4) {
                 one = with_posture(one, &format!("label-{}", number % 200));
             }
             one
