@@ -57,13 +57,13 @@ pub(crate) enum PolicyCommand {
         /// `*.yaml`, `*.yml` or `*.json`.
         file: PathBuf,
         #[command(flatten)]
-        how: Apply,
+        how: ApplyOptions,
     },
 }
 
 /// How to apply a file.
 #[derive(Debug, Args)]
-pub(crate) struct Apply {
+pub(crate) struct ApplyOptions {
     /// The version that the file was made from, as `plan` prints it; `base` in the file unless said.
     #[arg(long, value_name = "VERSION")]
     base: Option<u64>,
@@ -129,7 +129,7 @@ async fn plan(server: &Server, file: &Path, json: bool) -> anyhow::Result<ExitCo
     })
 }
 
-async fn apply(server: &Server, path: &Path, how: &Apply) -> anyhow::Result<ExitCode> {
+async fn apply(server: &Server, path: &Path, how: &ApplyOptions) -> anyhow::Result<ExitCode> {
     let file = PolicyFile::read(path)?;
     let Some(base) = how.base.or(file.base) else {
         bail!(
