@@ -228,7 +228,9 @@ async fn only_these_operations_are_public() {
         "/readyz",
         "/v1/client/enroll",
         "/v1/connector/enroll",
+        "/v1/device-authorization",
         "/v1/openapi.json",
+        "/v1/token",
     ];
     paths.sort_unstable();
     assert_eq!(paths, expected);

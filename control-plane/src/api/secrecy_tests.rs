@@ -10,7 +10,7 @@ use adit_proto::{
     EventId, JoinToken,
     api::{
         ApiTokenCreated, ClientEnroll, ClientEnrolled, ConnectorEnroll, ConnectorEnrolled,
-        ConnectorTokenCreated, EnrollmentKeyCreated, Secret,
+        ConnectorTokenCreated, DeviceToken, EnrollmentKeyCreated, Secret,
     },
 };
 use axum::{
@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::sign_in_tests::{begin, find, poll};
 use crate::{
     api,
     fixture::{Answer, Fixture, Peer, PeerKey},
@@ -182,6 +183,9 @@ impl Caller {
             "resources": { "ids": [id(&resource)] },
         });
         let policy = self.object("/v1/policies", policy.clone(), Some(policy)).await;
+        let policy_test = self.policy_set(&id(&user), &id(&resource)).await;
+        let provider = self.identity_provider().await;
+        self.sign_ins(&id(&user)).await;
 
         let body = json!({ "name": "ci", "role": "admin" });
         let api_token: ApiTokenCreated =
@@ -274,10 +278,84 @@ impl Caller {
         let [api_token, key, _used_up] = paths;
         let again = format!("/v1/connector-tokens/{again}");
         for path in
-            [router, edge, again, key, api_token, policy, resource, member, site, group, user]
+            [router, edge, again, key, api_token, provider, policy_test, policy, resource, member]
         {
             self.delete(&path).await;
         }
+        for path in [site, group, user] {
+            self.delete(&path).await;
+        }
+    }
+
+    /// Tests, the set and the history of policies. Gives the path of the test.
+    async fn policy_set(&mut self, user_id: &str, resource_id: &str) -> String {
+        let test = json!({
+            "name": "ada has the nas", "subject": { "user": user_id },
+            "target": { "resource": resource_id }, "expect": "allow",
+        });
+        let test = self.object("/v1/policy-tests", test.clone(), Some(test)).await;
+        self.call(Method::POST, "/v1/policy-tests/run", None).await;
+        let set = self.get("/v1/policy-set").await;
+        self.call(Method::PUT, "/v1/policy-set", Some(set)).await;
+        let history = self.get("/v1/policy-history").await;
+        let version = format!("/v1/policy-history/{}", history["items"][0]["version"]);
+        self.get(&version).await;
+        self.call(Method::POST, &format!("{version}/rollback"), None).await;
+        test
+    }
+
+    async fn identity_provider(&mut self) -> String {
+        let client_secret = "what the provider knows us by";
+        self.secrets.push(client_secret.to_owned());
+        let provider = json!({
+            "name": "provider", "issuer": "https://id.example", "client_id": "adit",
+            "client_secret": client_secret,
+        });
+        self.object("/v1/identity-providers", provider.clone(), Some(provider)).await
+    }
+
+    /// One that is denied, one whose session an administrator ends, and one that logs out.
+    async fn sign_ins(&mut self, user_id: &str) {
+        let denied = self.begin_sign_in().await;
+        self.call(Method::POST, &format!("{denied}/deny"), None).await;
+
+        let ended = self.signed_in_device(user_id, 4).await;
+        let sessions = self.get("/v1/sessions").await;
+        let session = format!("/v1/sessions/{}", sessions["items"][0]["id"].as_str().unwrap());
+        self.get(&session).await;
+        self.call(Method::POST, &format!("{session}/end"), None).await;
+        self.delete(&format!("/v1/devices/{}", ended.device_id())).await;
+
+        let logged_out = self.signed_in_device(user_id, 5).await;
+        self.signed(&logged_out, Method::POST, "/v1/client/log-out", None).await;
+    }
+
+    /// The path of a sign-in that waits.
+    async fn begin_sign_in(&mut self) -> String {
+        let begun = begin(&self.fixture).await;
+        self.debugs.push(format!("{begun:?}"));
+        self.secrets.push(begun.device_code.clone());
+        self.get("/v1/sign-ins").await;
+        let sign_in = format!("/v1/sign-ins/{}", find(&self.fixture, &begun).await.id);
+        self.get(&sign_in).await;
+        sign_in
+    }
+
+    async fn signed_in_device(&mut self, user_id: &str, seed: u8) -> Peer {
+        let sign_in = self.begin_sign_in().await;
+        let device_code = self.secrets.last().unwrap().clone();
+        let approval = json!({ "user_id": user_id });
+        self.call(Method::POST, &format!("{sign_in}/approve"), Some(approval)).await;
+        let token: DeviceToken = poll(&self.fixture, &device_code).await.expect(200).json();
+        self.debugs.push(format!("{token:?}"));
+        let key = PeerKey::new(seed);
+        let enroll = ClientEnroll {
+            secret: token.access_token.into(),
+            name: "laptop".to_owned(),
+            device_key: key.spki_base64url(),
+            wireguard_public_key: key.wireguard_public_key,
+        };
+        self.client(enroll, key).await
     }
 
     /// Refusals, each of a request that holds a secret.
@@ -338,7 +416,7 @@ async fn secrets_are_told_once_and_found_nowhere_else() {
     caller.refusals().await;
     let missed = caller.missed_operations();
     assert!(missed.is_empty(), "call these too: {missed:?}");
-    assert_eq!(caller.secrets.len(), 8);
+    assert_eq!(caller.secrets.len(), 12);
 
     let log = LOG.lock().unwrap().take().unwrap();
     let text = String::from_utf8_lossy(&log);
