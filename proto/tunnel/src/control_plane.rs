@@ -313,9 +313,12 @@ impl ControlPlane {
         B: Serialize + Sync + ?Sized,
         R: DeserializeOwned,
     {
-        let request = self.request(method, path, json(body))?;
-        let response = self.send(request.header(CONTENT_TYPE, "application/json")).await?;
-        self.read(response).await
+        let body = json(body);
+        let media_type = (!body.is_empty()).then_some((CONTENT_TYPE, "application/json"));
+        let request = self.request(method, path, body)?;
+        let request =
+            media_type.into_iter().fold(request, |it, (name, value)| it.header(name, value));
+        self.read(self.send(request).await?).await
     }
 
     fn request(
