@@ -53,7 +53,7 @@ pub(crate) struct Stopped;
 /// What the data plane is told. Waits for room, so that none is lost.
 pub(crate) enum Command {
     Upsert {
-        device: DeviceOnConnector,
+        device: Box<DeviceOnConnector>,
         done: oneshot::Sender<Result<(), AdmitError>>,
     },
     Remove {
@@ -147,7 +147,7 @@ impl DataPlane {
         remove_from(others, device_id, Reason::CredentialInvalid).await?;
         let lane = self.lanes.get(own).ok_or(Stopped)?;
         let (done, answer) = oneshot::channel();
-        lane.command(Command::Upsert { device, done }).await?;
+        lane.command(Command::Upsert { device: Box::new(device), done }).await?;
         answer.await.map_err(|_error| Stopped)?
     }
 

@@ -226,7 +226,7 @@ impl Worker {
             match command {
                 Command::Upsert { device, done } => {
                     // A session that is gone no longer waits for the answer.
-                    let _ = done.send(self.upsert(device, now));
+                    let _ = done.send(self.upsert(*device, now));
                 }
                 Command::Remove { device_id, reason, done } => {
                     self.remove(device_id, reason, now);

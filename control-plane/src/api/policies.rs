@@ -77,7 +77,7 @@ async fn list_policies(
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes the two answers to a write")]
 enum PolicyOrDryRun {
-    Policy(Policy),
+    Policy(Box<Policy>),
     DryRun(PolicyDryRun),
 }
 

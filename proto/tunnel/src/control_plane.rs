@@ -314,10 +314,11 @@ impl ControlPlane {
         R: DeserializeOwned,
     {
         let body = json(body);
-        let media_type = (!body.is_empty()).then_some((CONTENT_TYPE, "application/json"));
-        let request = self.request(method, path, body)?;
-        let request =
-            media_type.into_iter().fold(request, |it, (name, value)| it.header(name, value));
+        let is_empty = body.is_empty();
+        let mut request = self.request(method, path, body)?;
+        if !is_empty {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
         self.read(self.send(request).await?).await
     }
 

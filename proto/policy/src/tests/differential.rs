@@ -207,27 +207,14 @@ impl Naive<'_> {
 
     /// The permit with the fewest unmet checks, all of them of conditions.
     fn nearest(&self) -> Option<(PolicyId, Reason)> {
-        let mut nearest: Option<(usize, PolicyId, Reason)> = None;
-        for (id, _outcome, checks) in self.trace() {
+        let missing = self.trace().into_iter().filter_map(|(id, _outcome, checks)| {
             let unmet: Vec<_> = checks.into_iter().filter(|check| !check.is_met()).collect();
-            let is_other = unmet.contains(&Check::SubjectOther)
-                || unmet.contains(&Check::GroupsMissing)
-                || self.policy(id).effect == Effect::Forbid;
-            if is_other || nearest.is_some_and(|(least, ..)| least <= unmet.len()) {
-                continue;
-            }
-            let reason = match unmet.first().unwrap() {
-                Check::PostureFailed => Reason::PostureFailed,
-                Check::SourceNetworkOther => Reason::SourceNetworkOther,
-                Check::SignInTooOld => Reason::SignInTooOld,
-                Check::AuthenticationMethodsMissing => Reason::AuthenticationMethodsMissing,
-                Check::TimeWindowClosed => Reason::TimeWindowClosed,
-                Check::PolicyExpired => Reason::PolicyExpired,
-                other => panic!("{other:?} is no condition"),
-            };
-            nearest = Some((unmet.len(), id, reason));
-        }
-        nearest.map(|(_unmet, id, reason)| (id, reason))
+            let reasons: Option<Vec<Reason>> = unmet.into_iter().map(reason).collect();
+            let is_permit = self.policy(id).effect == Effect::Permit;
+            reasons.filter(|_reasons| is_permit).map(|reasons| (id, reasons))
+        });
+        let nearest = missing.min_by_key(|(_id, reasons)| reasons.len());
+        nearest.and_then(|(id, reasons)| Some((id, *reasons.first()?)))
     }
 
     fn trace(&self) -> Vec<(PolicyId, TraceOutcome, Vec<Check>)> {
@@ -315,6 +302,20 @@ fn checks(policy: &Policy, subject: &Subject) -> Vec<Check> {
         checks.push(choose(is_open, Check::TimeWindowOk, Check::TimeWindowClosed));
     }
     checks
+}
+
+/// Why nothing passes where this is not met; none: the policy is about somebody else.
+fn reason(unmet: Check) -> Option<Reason> {
+    [
+        (Check::PostureFailed, Reason::PostureFailed),
+        (Check::SourceNetworkOther, Reason::SourceNetworkOther),
+        (Check::SignInTooOld, Reason::SignInTooOld),
+        (Check::AuthenticationMethodsMissing, Reason::AuthenticationMethodsMissing),
+        (Check::TimeWindowClosed, Reason::TimeWindowClosed),
+        (Check::PolicyExpired, Reason::PolicyExpired),
+    ]
+    .into_iter()
+    .find_map(|(check, reason)| (check == unmet).then_some(reason))
 }
 
 fn is_subject(policy: &Policy, subject: &Subject) -> bool {
