@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::slice::from_ref;
-use std::time::Instant;
 
 use adit_proto::{
     UserId,
@@ -304,79 +303,5 @@ proptest! {
                 }
             }
         }
-    }
-}
-
-/// The size that the control plane is made for, and changes that concern everybody.
-#[test]
-#[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
-fn ten_thousand_users_are_compared_in_seconds() {
-    if std::env::var_os("ADIT_NIGHTLY").is_none() {
-        return;
-    }
-    let resources: Vec<Resource> = (0..5000)
-        .map(|number: u32| {
-            let mut one =
-                resource(number.into(), &format!("10.{}.{}.0/24", number / 250, number % 250));
-            one.tags = vec![format!("tag-{}", number % 100), format!("env-{}", number % 3)];
-            one
-        })
-        .collect();
-    let policies: Vec<Policy> = (0..2000)
-        .map(|number: u128| {
-            let mut one = if number.is_multiple_of(10) { forbid(number) } else { permit(number) };
-            one.subjects = SubjectSelector {
-                groups: vec![group_id(number % 1000), group_id(number * 7 % 1000)],
-                ..SubjectSelector::default()
-            };
-            one.resources.all = false;
-            match number % 3 {
-                0 => {
-                    one.resources.ids =
-                        (0..20).map(|it| resource_id((number * 31 + it) % 5000)).collect()
-                }
-                _ => one.resources.tags = vec![format!("tag-{}", number % 100)],
-            }
-            if number.is_multiple_of(4) {
-                one = with_posture(one, &format!("label-{}", number % 200));
-            }
-            one
-        })
-        .collect();
-    let groups: Vec<Vec<u128>> = (0..10_000_u128)
-        .map(|user| {
-            let mut groups: Vec<u128> = (0..8).map(|it| (user * 13 + it * 127) % 1000).collect();
-            groups.sort_unstable();
-            groups
-        })
-        .collect();
-    let groups: Vec<&[u128]> = groups.iter().map(Vec::as_slice).collect();
-    let users = users(&groups);
-    let for_all = permit(9999);
-    let conditional = with_posture(permit(9998), "new-label");
-    let one_more = [policies.as_slice(), &[for_all]].concat();
-    let one_conditional = [policies.as_slice(), &[conditional]].concat();
-    let one_less = policies[1..].to_vec();
-    for (what, before, after) in [
-        ("a policy for everyone and everything", &policies, &one_more),
-        ("a conditional one", &policies, &one_conditional),
-        ("all policies at once", &Vec::new(), &policies),
-        ("one policy less", &policies, &one_less),
-    ] {
-        let [one, other] = [before, after].map(|it| Evaluator::try_new(it, &resources).unwrap());
-        let started = Instant::now();
-        let found = access_difference(
-            AccessSide { evaluator: &one, users: &users },
-            AccessSide { evaluator: &other, users: &users },
-            1000,
-        );
-        let elapsed = started.elapsed();
-        println!(
-            "{what}: {elapsed:?}, {} gained, {} lost, {} otherwise",
-            found.gained, found.lost, found.conditions_changed
-        );
-        assert!(!found.is_empty());
-        // Optimised for release; what tests are built with is slower.
-        assert!(elapsed.as_secs_f64() < if cfg!(debug_assertions) { 20.0 } else { 10.0 }, "{what}");
     }
 }
