@@ -267,6 +267,15 @@ pub fn downloaded(download: &Process, bytes: u64, timeout: Duration) {
     });
 }
 
+/// When a [`Host::tcp_download`] received something last, by [`monotonic_ns`](crate::monotonic_ns).
+#[must_use]
+#[track_caller]
+pub fn last_progress(download: &Process) -> u64 {
+    let events = download.events().into_iter().rev();
+    let mut times = events.filter(|event| event["event"] == "progress").map(|it| it["t"].as_u64());
+    times.next().flatten().expect("it has received something")
+}
+
 #[track_caller]
 fn listen(command: Command) -> Server {
     let process = command.spawn();
