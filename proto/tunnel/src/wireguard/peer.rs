@@ -26,6 +26,13 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 /// path, and what a busy thread has left lying.
 const TICKS_TO_LEAVE: u8 = 20;
 
+/// How long the first handshake with a peer waits for an answer before it is sent again. Somebody
+/// waits for it; boringtun repeats one after [`REKEY_TIMEOUT`], and repeats all of them from then on.
+const FIRST_REPEAT: Duration = Duration::from_secs(1);
+
+/// WireGuard whitepaper §6.1: how long a handshake waits for an answer.
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// WireGuard whitepaper §6.1: after so long without an answer, waiting packets are given up.
 const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(90);
 
@@ -506,7 +513,10 @@ impl Peer {
             }
         }
         let is_due = |interval| now.saturating_duration_since(self.last_sent) >= interval;
-        if self.keepalive.is_some_and(is_due) {
+        let is_young = |since| now.saturating_duration_since(since) < REKEY_TIMEOUT;
+        if !self.established && self.trying_since.is_some_and(is_young) && is_due(FIRST_REPEAT) {
+            self.start_handshake(true, scratch, out, now);
+        } else if self.keepalive.is_some_and(is_due) {
             self.send_keepalive(scratch, out, now);
         }
     }

@@ -70,6 +70,29 @@ fn what_waits_for_a_silent_peer_is_bounded() {
 }
 
 #[test]
+fn a_first_handshake_that_was_lost_is_sent_again_after_a_second() {
+    let mut pair = Pair::new();
+    let start = pair.now;
+    pair.client.initiate_handshake(pair.connector_on_client, pair.now);
+    let _lost = pair.client.poll_transmit().unwrap();
+    while pair.client.poll_timeout().is_some_and(|at| at < start + Duration::from_secs(1)) {
+        pair.now += Duration::from_millis(50);
+        pair.client.handle_timeout(pair.now);
+        assert_eq!(pair.client.poll_transmit(), None);
+    }
+    pair.now = start + Duration::from_millis(1250);
+    pair.client.handle_timeout(pair.now);
+    pair.exchange();
+    let handshake = pair.client.status(pair.connector_on_client).unwrap().last_handshake;
+    assert_eq!(handshake, Some(pair.now));
+
+    // Nobody repeats what was answered.
+    pair.now += Duration::from_secs(2);
+    pair.client.handle_timeout(pair.now);
+    assert_eq!(pair.client.poll_transmit(), None);
+}
+
+#[test]
 fn a_replayed_handshake_is_refused() {
     let mut pair = Pair::new();
     let initiation = pair.initiation();
