@@ -8,7 +8,7 @@ use std::{
 };
 
 use adit_connector::{Enforced, Forwarder, Inner, Limits, Now, Service, Standing, Volume};
-use adit_policy::{SignIn, Subject};
+use adit_policy::{Authentication, Subject};
 use adit_proto::{
     Bundle, ConnectorId, DeviceId, FlowTuple, GroupId, OrganisationId, PolicyId, Protocol,
     ResourceId, SiteId, Timestamp, UserId,
@@ -223,7 +223,7 @@ fn subject(device: u32) -> Subject {
         groups: (0..8).map(|group| group_id(device + group * (GROUPS / 8))).collect(),
         posture: vec!["disk-encrypted".to_owned()],
         source: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
-        sign_in: Some(SignIn {
+        authentication: Some(Authentication {
             at: Timestamp::from_millis(1_767_225_600_000),
             methods: vec!["pwd".to_owned()],
         }),

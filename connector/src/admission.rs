@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use adit_policy::{SignIn, Subject};
+use adit_policy::{Authentication, Subject};
 use adit_proto::{
     Bundle, Credential, DeviceId, PresharedKey, Reason, RevokedSubject, SessionId, Timestamp,
     WireguardDevice, WireguardPublicKey,
@@ -395,7 +395,7 @@ pub(crate) fn subject_of(credential: &Credential) -> Subject {
         groups: credential.groups.clone(),
         posture: credential.posture.clone(),
         source: None,
-        sign_in: Some(SignIn {
+        authentication: Some(Authentication {
             at: credential.auth_time.0,
             methods: credential.authentication_methods.clone(),
         }),
@@ -424,7 +424,7 @@ fn from_bundle(device: &WireguardDevice) -> DeviceOnConnector {
             groups: device.groups.clone(),
             posture: Vec::new(),
             source: None,
-            sign_in: None,
+            authentication: None,
             expires_at: None,
         },
         public_key: device.public_key,

@@ -305,7 +305,7 @@ impl Registry {
     async fn carry_out(&mut self) -> Result<(), Stopped> {
         while let Some(output) = self.admission.poll_output() {
             match output {
-                Output::Upsert(device) => self.upsert(*device).await?,
+                Output::Upsert(device) => self.upsert(device).await?,
                 Output::Remove { device_id, reason } => {
                     info!(%device_id, %reason, "Revoked access of a device");
                     self.members.remove(device_id, reason);
@@ -320,7 +320,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn upsert(&mut self, device: DeviceOnConnector) -> Result<(), Stopped> {
+    async fn upsert(&mut self, device: Box<DeviceOnConnector>) -> Result<(), Stopped> {
         use crate::data_plane::AdmitError;
 
         self.members.update(&device);

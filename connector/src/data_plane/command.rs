@@ -138,7 +138,7 @@ impl DataPlane {
     }
 
     /// Adds a device, or changes what is known of it; returns when its packets are expected.
-    pub(crate) async fn upsert(&self, device: DeviceOnConnector) -> Result<(), AdmitError> {
+    pub(crate) async fn upsert(&self, device: Box<DeviceOnConnector>) -> Result<(), AdmitError> {
         let own = Lane::number_of(&device.public_key, self.lanes.len());
         let device_id = device.subject.device_id;
         // Where it was if it has had another key.
@@ -147,7 +147,7 @@ impl DataPlane {
         remove_from(others, device_id, Reason::CredentialInvalid).await?;
         let lane = self.lanes.get(own).ok_or(Stopped)?;
         let (done, answer) = oneshot::channel();
-        lane.command(Command::Upsert { device: Box::new(device), done }).await?;
+        lane.command(Command::Upsert { device, done }).await?;
         answer.await.map_err(|_error| Stopped)?
     }
 

@@ -233,7 +233,7 @@ fn authorization() -> Authorization {
         groups: Vec::new(),
         posture: Vec::new(),
         source: None,
-        sign_in: None,
+        authentication: None,
         expires_at: None,
     };
     let address = Ipv4Addr::new(10, 9, 0, 2).into();

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_policy::{Destination, Evaluator, Principal, SignIn, Subject};
+use adit_policy::{Authentication, Destination, Evaluator, Principal, Subject};
 use adit_proto::{
     DeviceId, GroupId, PolicyId, Protocol, ResourceId, SiteId, Timestamp, UserId,
     api::{Conditions, Effect, Policy, Resource, ResourceSelector, SubjectSelector},
@@ -190,7 +190,7 @@ fn subject(number: u32) -> Subject {
             .collect(),
         posture: vec!["disk-encrypted".to_owned(), "os:patched".to_owned()],
         source: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
-        sign_in: Some(SignIn { at: now(), methods: vec!["pwd".to_owned()] }),
+        authentication: Some(Authentication { at: now(), methods: vec!["pwd".to_owned()] }),
         expires_at: None,
     }
 }

@@ -81,11 +81,14 @@ impl Condition {
             }),
             Self::SignInAge => conditions.authenticated_within_s.map(|limit| {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let sign_in = subject.sign_in.as_ref();
-                sign_in.map_or(if_unknown, |sign_in| age_s(sign_in.at, now) < limit)
+                let authentication = subject.authentication.as_ref();
+                authentication
+                    .map_or(if_unknown, |authentication| age_s(authentication.at, now) < limit)
             }),
-            Self::AuthenticationMethods => match &subject.sign_in {
-                Some(sign_in) => has_all(&conditions.authentication_methods, &sign_in.methods),
+            Self::AuthenticationMethods => match &subject.authentication {
+                Some(authentication) => {
+                    has_all(&conditions.authentication_methods, &authentication.methods)
+                }
                 None => (!conditions.authentication_methods.is_empty()).then_some(if_unknown),
             },
             Self::TimeWindow => (!compiled.time_windows.is_empty())

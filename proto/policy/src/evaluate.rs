@@ -48,14 +48,14 @@ pub struct Subject {
     /// The outer address of the device, when known.
     pub source: Option<IpAddr>,
     /// How the user last signed in; nobody does on a plain WireGuard device.
-    pub sign_in: Option<SignIn>,
+    pub authentication: Option<Authentication>,
     /// When the credential expires; a plain WireGuard device has none.
     pub expires_at: Option<Timestamp>,
 }
 
 /// How a user proved to be it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignIn {
+pub struct Authentication {
     /// When.
     pub at: Timestamp,
     /// By which methods (RFC 8176).
@@ -271,7 +271,7 @@ impl Evaluator {
 fn end(compiled: &CompiledPolicy, subject: &Subject, now: Timestamp) -> Option<Timestamp> {
     let conditions = &compiled.policy.conditions;
     let sign_in_end = conditions.authenticated_within_s.and_then(|limit| {
-        Some(subject.sign_in.as_ref()?.at.saturating_add(Duration::from_secs(limit)))
+        Some(subject.authentication.as_ref()?.at.saturating_add(Duration::from_secs(limit)))
     });
     earlier(earlier(sign_in_end, conditions.expires_at), next_turn(compiled, now))
 }
@@ -329,17 +329,17 @@ impl Question {
             .source
             .filter(|_source| !conditions.source_networks.is_empty())
             .map(|source| (SOURCE, RestrictedExpression::new_ip(address_literal(source))));
-        let sign_in = subject.sign_in.as_ref();
-        let age = sign_in
+        let authentication = subject.authentication.as_ref();
+        let age = authentication
             .filter(|_sign_in| conditions.authenticated_within_s.is_some())
             .map(|it| (AUTHENTICATED_AGE, RestrictedExpression::new_long(age_s(it.at, now))));
-        let methods = sign_in.filter(|_sign_in| !conditions.authentication_methods.is_empty()).map(
-            |sign_in| {
-                let methods = sign_in.methods.iter().cloned();
+        let methods = authentication
+            .filter(|_sign_in| !conditions.authentication_methods.is_empty())
+            .map(|authentication| {
+                let methods = authentication.methods.iter().cloned();
                 let methods = methods.map(RestrictedExpression::new_string);
                 (AUTHENTICATION_METHODS, RestrictedExpression::new_set(methods))
-            },
-        );
+            });
         let clock = (!policy.time_windows.is_empty()).then(|| clock(policy, now)).transpose()?;
         let shown = clock
             .as_ref()

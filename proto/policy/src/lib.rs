@@ -39,7 +39,7 @@ mod validate;
 
 pub use access::{AccessSide, Reacher, access_difference};
 pub use compile::CompileError;
-pub use evaluate::{Authorization, Denial, Destination, SignIn, Subject};
+pub use evaluate::{Authentication, Authorization, Denial, Destination, Subject};
 pub use evaluator::Evaluator;
 pub use principal::Principal;
 pub use reserved_address::reserved_address;

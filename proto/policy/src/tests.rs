@@ -213,7 +213,7 @@ fn an_authorization_ends_with_the_credential_or_the_sign_in_window() {
     let credential_end = now().saturating_add(Duration::from_secs(300));
     subject.expires_at = Some(credential_end);
     let end_when_signed_in = |ago_s: u64, subject: &mut Subject| {
-        subject.sign_in = Some(signed_in(ago_s));
+        subject.authentication = Some(signed_in(ago_s));
         evaluator.evaluate(subject, &tcp("10.0.0.1", 1), now())
     };
 
@@ -233,7 +233,7 @@ fn a_plain_wireguard_device_has_an_authorization_without_end() {
     let evaluator = Evaluator::try_new(&[permit(1)], &[resource(1, "10.0.0.0/8")]).unwrap();
     let mut plain = subject();
     plain.expires_at = None;
-    plain.sign_in = None;
+    plain.authentication = None;
     let authorization = evaluator.evaluate(&plain, &tcp("10.0.0.1", 1), now()).unwrap();
     assert_eq!(authorization.expires_at(), None);
     assert!(authorization.is_live(now().saturating_add(Duration::MAX)));
@@ -243,7 +243,7 @@ fn a_plain_wireguard_device_has_an_authorization_without_end() {
 fn what_is_unknown_is_held_against_the_subject() {
     let mut unknown = subject();
     unknown.source = None;
-    unknown.sign_in = None;
+    unknown.authentication = None;
     for (conditions, reason) in [
         (json!({ "source_networks": ["0.0.0.0/0"] }), Reason::SourceNetworkOther),
         (json!({ "authenticated_within_s": 3600 }), Reason::SignInTooOld),

@@ -264,7 +264,7 @@ pub(super) fn subject(number: u128) -> Subject {
         groups: Vec::new(),
         posture: Vec::new(),
         source: None,
-        sign_in: None,
+        authentication: None,
         expires_at: None,
     }
 }

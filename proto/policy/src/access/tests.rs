@@ -274,7 +274,7 @@ proptest! {
                             groups: user.groups.clone(),
                             posture: labels.iter().copied().map(str::to_owned).collect(),
                             source: None,
-                            sign_in: None,
+                            authentication: None,
                             expires_at: None,
                         };
                         let destination = Destination {

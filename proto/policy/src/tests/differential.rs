@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::sample::{device_id, forbid, group_id, now, permit, resource, resource_id, user_id};
-use crate::{Destination, Evaluator, Principal, SignIn, Subject};
+use crate::{Authentication, Destination, Evaluator, Principal, Subject};
 
 proptest! {
     // 500 bundles with 200 flows each.
@@ -161,7 +161,7 @@ impl Naive<'_> {
         };
         let mut ends: Vec<Timestamp> = self.subject.expires_at.into_iter().collect();
         if let Some(limit) = policy.conditions.authenticated_within_s {
-            let signed_in = self.subject.sign_in.as_ref().unwrap().at.as_millis();
+            let signed_in = self.subject.authentication.as_ref().unwrap().at.as_millis();
             ends.push(Timestamp::from_millis(signed_in + i64::try_from(limit).unwrap() * 1000));
         }
         ends.extend(policy.conditions.expires_at);
@@ -273,18 +273,18 @@ fn checks(policy: &Policy, subject: &Subject) -> Vec<Check> {
         checks.push(choose(is_there, Check::SourceNetworkOk, Check::SourceNetworkOther));
     }
     if let Some(limit) = authenticated_within_s {
-        let is_recent = match &subject.sign_in {
+        let is_recent = match &subject.authentication {
             None => is_forbid,
-            Some(SignIn { at, .. }) => {
+            Some(Authentication { at, .. }) => {
                 now().as_millis() - at.as_millis() < i64::try_from(*limit).unwrap() * 1000
             }
         };
         checks.push(choose(is_recent, Check::SignInAgeOk, Check::SignInTooOld));
     }
     if !authentication_methods.is_empty() {
-        let is_met = match &subject.sign_in {
+        let is_met = match &subject.authentication {
             None => is_forbid,
-            Some(SignIn { methods, .. }) => {
+            Some(Authentication { methods, .. }) => {
                 !authentication_methods.iter().any(|method| !methods.contains(method))
             }
         };
@@ -624,14 +624,17 @@ fn subject() -> impl Strategy<Value = Subject> {
         option::weighted(0.8, (ago, methods())),
         option::weighted(0.8, select(vec![-1_i64, 0, 1, 500, 60_000, 3_600_000])),
     )
-        .prop_map(|([device, user], groups, posture, source, sign_in, ends_in)| Subject {
-            device_id: device_id(device),
-            user_id: user_id(user),
-            groups: groups.into_iter().map(group_id).collect(),
-            posture,
-            source,
-            sign_in: sign_in.map(|(ago, methods)| SignIn { at: before_now(ago), methods }),
-            expires_at: ends_in.map(|millis| before_now(-millis)),
+        .prop_map(|([device, user], groups, posture, source, authentication, ends_in)| {
+            Subject {
+                device_id: device_id(device),
+                user_id: user_id(user),
+                groups: groups.into_iter().map(group_id).collect(),
+                posture,
+                source,
+                authentication: authentication
+                    .map(|(ago, methods)| Authentication { at: before_now(ago), methods }),
+                expires_at: ends_in.map(|millis| before_now(-millis)),
+            }
         })
 }
 

@@ -47,7 +47,7 @@ fn a_remembered_permit_ends_when_its_authorization_does() {
     let evaluator = Evaluator::try_new(&[window], &[resource(1, "10.0.0.0/8")]).unwrap();
     let end = now();
     let mut recent = subject();
-    recent.sign_in = Some(signed_in(3600));
+    recent.authentication = Some(signed_in(3600));
     let mut principal = Principal::new(recent);
     let destination = tcp("10.0.0.1", 443);
     let just_before = end.saturating_sub(Duration::from_millis(1));

@@ -8,7 +8,7 @@ use adit_proto::{
 };
 use uuid::Uuid;
 
-use crate::{Denial, Destination, Evaluator, SignIn, Subject};
+use crate::{Authentication, Denial, Destination, Evaluator, Subject};
 
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(1_767_225_600_123)
@@ -42,14 +42,17 @@ pub(crate) fn subject() -> Subject {
         groups: vec![group_id(1)],
         posture: vec![],
         source: Some("192.0.2.1".parse().unwrap()),
-        sign_in: Some(signed_in(3600)),
+        authentication: Some(signed_in(3600)),
         expires_at: Some(now().saturating_add(Duration::from_secs(3600))),
     }
 }
 
 /// By password, so many seconds ago.
-pub(super) fn signed_in(ago_s: u64) -> SignIn {
-    SignIn { at: now().saturating_sub(Duration::from_secs(ago_s)), methods: vec!["pwd".to_owned()] }
+pub(super) fn signed_in(ago_s: u64) -> Authentication {
+    Authentication {
+        at: now().saturating_sub(Duration::from_secs(ago_s)),
+        methods: vec!["pwd".to_owned()],
+    }
 }
 
 /// Everyone may reach everything.
