@@ -205,7 +205,7 @@ impl Fixture {
         let app = App::new(Parts {
             store,
             signer,
-            sealer: Sealer::from_key(&[7; 32]).unwrap(),
+            sealer: Sealer::new(&[7; 32]),
             provider_http,
             live: Live::default(),
             metrics: Metrics::default(),

@@ -41,17 +41,17 @@ impl Sealer {
         let text = Zeroizing::new(fs::read_to_string(file)?);
         let key = URL_SAFE_NO_PAD.decode(text.trim()).map_err(|_error| damaged())?;
         let key = Zeroizing::new(key);
-        Self::from_key(&key).ok_or_else(damaged)
+        let key: &[u8; 32] = key.as_slice().try_into().map_err(|_error| damaged())?;
+        Ok(Self::new(key))
     }
 
-    /// None unless the key has 32 bytes.
-    pub(crate) fn from_key(key: &[u8]) -> Option<Self> {
-        let key = UnboundKey::new(&AES_256_GCM, key).ok()?;
-        Some(Self { key: LessSafeKey::new(key) })
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM, key).expect("AES-256 takes a key of 32 bytes");
+        Self { key: LessSafeKey::new(key) }
     }
 
-    /// Seals a secret for `owner`, an id.
-    pub(crate) fn seal(&self, owner: &str, secret: &str) -> Result<Vec<u8>, SealError> {
+    /// Seals a secret for `owner`, such as an id.
+    pub(crate) fn seal(&self, owner: impl AsRef<[u8]>, secret: &str) -> Result<Vec<u8>, SealError> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(SealError::Randomness)?;
         let mut sealed = secret.as_bytes().to_vec();
@@ -64,7 +64,11 @@ impl Sealer {
     }
 
     /// Opens what was sealed for `owner`.
-    pub(crate) fn open(&self, owner: &str, sealed: &[u8]) -> Result<Zeroizing<String>, SealError> {
+    pub(crate) fn open(
+        &self,
+        owner: impl AsRef<[u8]>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<String>, SealError> {
         let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or(SealError::Damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_error| SealError::Damaged)?;
         let mut text = Zeroizing::new(text.to_vec());

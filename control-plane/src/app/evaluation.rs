@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use adit_policy::{Destination, Evaluator, SignIn, Subject};
+use adit_policy::{Authentication, Destination, Evaluator, Subject};
 use adit_proto::{
     DeviceId, Reason, Timestamp,
     api::{DeviceKind, DeviceState, ExplainRequest, Explanation},
@@ -102,7 +102,7 @@ async fn subject(
         },
         None => Some(now),
     };
-    let sign_in = request.authenticated_at.or(signed_in_at).map(|at| SignIn {
+    let authentication = request.authenticated_at.or(signed_in_at).map(|at| Authentication {
         at,
         methods: request.authentication_methods.clone().unwrap_or_default(),
     });
@@ -119,7 +119,7 @@ async fn subject(
         groups: groups::of_user(snapshot, user.id).await?,
         posture: request.posture.clone().unwrap_or_default(),
         source: request.source,
-        sign_in,
+        authentication,
         expires_at: None,
     };
     Ok((subject, shut_out))

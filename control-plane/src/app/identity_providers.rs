@@ -119,7 +119,7 @@ fn seal(
     secret: Option<&str>,
 ) -> Result<Option<Vec<u8>>, ApiError> {
     secret
-        .map(|secret| app.sealer.seal(&id.to_string(), secret))
+        .map(|secret| app.sealer.seal(id.to_string(), secret))
         .transpose()
         .map_err(ApiError::internal)
 }

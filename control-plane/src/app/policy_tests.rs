@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use adit_policy::{Destination, Evaluator, SignIn, Subject};
+use adit_policy::{Authentication, Destination, Evaluator, Subject};
 use adit_proto::{
     DeviceId, PolicyTestId, Timestamp, UserId,
     api::{
@@ -179,7 +179,7 @@ async fn subject(
         groups,
         posture: posture.clone(),
         source: *source,
-        sign_in: authenticated_ago_s.or(just_now).map(|ago| SignIn {
+        authentication: authenticated_ago_s.or(just_now).map(|ago| Authentication {
             at: at.saturating_sub(Duration::from_secs(ago)),
             methods: authentication_methods.clone(),
         }),

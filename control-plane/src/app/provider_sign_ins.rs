@@ -237,7 +237,7 @@ async fn refuse(
 fn registration(app: &App, provider: &ProviderRecord) -> Result<Registration, ApiError> {
     let sealed = provider.sealed_client_secret.as_deref();
     let client_secret = sealed
-        .map(|sealed| app.sealer.open(&provider.id.to_string(), sealed))
+        .map(|sealed| app.sealer.open(provider.id.to_string(), sealed))
         .transpose()
         .map_err(ApiError::internal)?;
     Ok(Registration {

@@ -3,13 +3,13 @@
 use std::{fmt, time::Duration};
 
 use adit_proto::{ApiTokenId, Timestamp};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, SqliteConnection};
 use zeroize::Zeroizing;
 
 use super::{Created, StoreError};
+use crate::sealing::Sealer;
 
 /// How long an answer is kept.
 const LIFETIME: Duration = Duration::from_hours(24);
@@ -46,36 +46,8 @@ impl IdempotencyKey {
         Self { api_token_id, key, fingerprint, sealing_key: Zeroizing::new(sealing_key.into()) }
     }
 
-    fn cipher(&self) -> LessSafeKey {
-        let key = UnboundKey::new(&AES_256_GCM, &*self.sealing_key)
-            .expect("AES-256 takes a key of 32 bytes");
-        LessSafeKey::new(key)
-    }
-
-    fn seal(&self, answer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        let mut nonce = [0; NONCE_LEN];
-        let corrupt = StoreError::Corrupt { column: "sealed_answer" };
-        if getrandom::fill(&mut nonce).is_err() {
-            return Err(corrupt);
-        }
-        let mut sealed = answer;
-        self.cipher()
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(self.fingerprint),
-                &mut sealed,
-            )
-            .map_err(|_error| corrupt)?;
-        sealed.splice(..0, nonce);
-        Ok(sealed)
-    }
-
-    fn open(&self, mut sealed: Vec<u8>) -> Option<Vec<u8>> {
-        let nonce = Nonce::try_assume_unique_for_key(sealed.get(..NONCE_LEN)?).ok()?;
-        sealed.drain(..NONCE_LEN);
-        let answer =
-            self.cipher().open_in_place(nonce, Aad::from(self.fingerprint), &mut sealed).ok()?;
-        Some(answer.to_vec())
+    fn sealer(&self) -> Sealer {
+        Sealer::new(&self.sealing_key)
     }
 }
 
@@ -114,9 +86,10 @@ pub(crate) async fn find(
     if row.try_get::<&[u8], _>("fingerprint")? != key.fingerprint {
         return Ok(Some(Known::OtherRequest));
     }
-    let answer: Answer = key
-        .open(row.try_get("sealed_answer")?)
-        .and_then(|answer| serde_json::from_slice(&answer).ok())
+    let opened = key.sealer().open(key.fingerprint, row.try_get("sealed_answer")?);
+    let answer: Answer = opened
+        .ok()
+        .and_then(|answer| serde_json::from_str(&answer).ok())
         .ok_or(StoreError::Corrupt { column: "sealed_answer" })?;
     let Answer { path, version, body } = answer;
     Ok(Some(Known::Answered(Created { path, version, body })))
@@ -134,7 +107,10 @@ pub(super) async fn insert(
         .await?;
     let answer =
         Answer { path: created.path.clone(), version: created.version, body: created.body.clone() };
-    let sealed = key.seal(super::row::to_json(&answer).into_bytes())?;
+    let sealed = key
+        .sealer()
+        .seal(key.fingerprint, &super::row::to_json(&answer))
+        .map_err(|_error| StoreError::Corrupt { column: "sealed_answer" })?;
     let inserted = sqlx::query(
         "INSERT INTO idempotency
          (api_token_id, idempotency_key, fingerprint, sealed_answer, created_at)
