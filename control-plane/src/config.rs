@@ -65,7 +65,7 @@ pub(crate) struct VerifyAudit {
     pub(crate) heads: Vec<PathBuf>,
     /// The organisation key that signs heads, as GET /v1/organisation lists it; the database's
     /// unless said. May be repeated.
-    #[arg(long = "key", value_name = "KEY")]
+    #[arg(long = "key", value_name = "KEY", allow_hyphen_values = true)]
     pub(crate) keys: Vec<OrganisationKey>,
 }
 
@@ -117,6 +117,19 @@ fn organisation_name(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_and_pins_may_begin_with_a_hyphen() {
+        let text = format!("-{}", "A".repeat(42));
+        for arguments in [
+            &["adit-control", "policy", "export", "--pin", &text][..],
+            &["adit-control", "audit", "verify", "--file", "log", "--key", &text],
+        ] {
+            if let Err(error) = Arguments::try_parse_from(arguments) {
+                panic!("{error}");
+            }
+        }
+    }
 
     #[test]
     fn a_public_url_is_https_without_a_path() {

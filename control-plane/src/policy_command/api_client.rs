@@ -42,6 +42,7 @@ pub(crate) struct Server {
     url: Option<String>,
     /// The pin of the control plane's key, as it stands in join tokens.
     #[arg(long, env = "ADIT_CONTROL_PIN", value_name = "PIN", conflicts_with = "ca")]
+    #[arg(allow_hyphen_values = true)]
     pin: Option<Pin>,
     /// A file with the certificates of those who vouch for the control plane, as PEM.
     #[arg(long, env = "ADIT_CONTROL_CA", value_name = "FILE")]

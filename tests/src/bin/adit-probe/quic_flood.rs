@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(value_enum)]
     kind: Kind,
     /// The connector's pin.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pin: Pin,
     /// Addresses of this host to send from, or networks to take any address of.
     #[arg(long, value_delimiter = ',')]
